@@ -1,0 +1,95 @@
+# Needs make and Python 3.11 or later; everything else goes into a virtual environment of its own.
+#
+#   make demo     the main job on a real log, explained step by step
+#   make test     the tests                   (make test ARGS="-k segment -x" passes options on)
+#   make lint     linter, formatter check, strict type check
+#   make bench    the benchmarks
+#   make clean    removes everything that the lines above made
+#
+# To use another interpreter: make PYTHON=python3.13 ...
+# To use an environment that is ready, and install nothing: make VENV=DIR INSTALL=none ...
+
+PYTHON ?= python3
+VENV = .venv
+INSTALL = editable
+ARGS =
+
+PY = $(VENV)/bin/python
+PIP = "$(PY)" -m pip --quiet --disable-pip-version-check --no-input
+
+# Settings of the calling shell that would send Python or pip elsewhere than to our environment.
+unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
+
+# A closed standard input would hand descriptor 0 to the next file opened; give it /dev/null.
+STDIN = { true <&0; } 2>/dev/null || exec </dev/null;
+
+# One stamp for each set of packages: pip runs again only when pyproject.toml has changed.
+ifeq ($(INSTALL),none)
+ready_run =
+ready_test =
+ready_dev =
+else
+ready_run = $(VENV)/.ready-run
+ready_test = $(VENV)/.ready-test
+ready_dev = $(VENV)/.ready-dev
+endif
+
+.PHONY: help demo test lint bench clean
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+demo: $(ready_run)
+	@$(STDIN) LOGSTORE="$(VENV)/bin/logstore" PYTHON="$(PY)" bash examples/demo.sh
+
+# PYTHONSAFEPATH keeps the current folder off the import path: the tests import the logstore that is
+# installed (here: by an editable install that points back to this folder; in CI: the wheel).
+test: $(ready_test)
+	@echo "==> running the tests"
+	@$(STDIN) PYTHONSAFEPATH=1 "$(PY)" -m pytest $(ARGS)
+
+lint: $(ready_dev)
+	@echo "==> checking style"
+	@"$(PY)" -m ruff check .
+	@"$(PY)" -m ruff format --check .
+	@echo "==> checking types"
+	@"$(PY)" -m mypy
+
+bench: $(ready_dev)
+	@echo "==> encoding and decoding (bench/codec.py)"
+	@$(STDIN) "$(PY)" bench/codec.py $(ARGS)
+	@echo "==> appending (bench/append.py)"
+	@$(STDIN) "$(PY)" bench/append.py $(ARGS)
+
+$(VENV)/.made:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \
+	    echo "logstore needs Python 3.11 or later, and '$(PYTHON)' is not that:" \
+	        "name another one with 'make PYTHON=python3.11 $(or $(MAKECMDGOALS),demo)'" >&2; exit 1; }
+	@echo "==> making a virtual environment in $(VENV)"
+	@"$(PYTHON)" -m venv "$(VENV)" </dev/null || { \
+	    echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, install python3-venv" >&2; \
+	    exit 1; }
+	@touch "$@"
+
+$(VENV)/.ready-run: pyproject.toml $(VENV)/.made
+	@echo "==> installing logstore and what it needs (the first time takes up to a minute)"
+	@$(PIP) install -e . </dev/null
+	@touch "$@"
+
+$(VENV)/.ready-test: pyproject.toml $(VENV)/.made
+	@echo "==> installing logstore and what its tests need (the first time takes up to a minute)"
+	@$(PIP) install -e '.[test]' </dev/null
+	@touch "$@" "$(VENV)/.ready-run"
+
+$(VENV)/.ready-dev: pyproject.toml $(VENV)/.made
+	@echo "==> installing logstore and its development tools (the first time takes up to a minute)"
+	@$(PIP) install -e '.[dev]' </dev/null
+	@touch "$@" "$(VENV)/.ready-test" "$(VENV)/.ready-run"
+
+# An environment is removed only if this Makefile made it.
+clean:
+	@if [ -e "$(VENV)/.made" ]; then rm -rf "$(VENV)"; fi
+	@rm -rf build dist demo-data logstore.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	@echo "==> clean"

@@ -1,0 +1,75 @@
+"""logstore: the SQLite of event logs and work queues.
+
+A directory of segment files in Apache Kafka's own on-disk format, written and read without a
+server by any number of threads and processes::
+
+    >>> import logstore, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory, logstore.open(directory) as store:
+    ...     log = store.create_topic("orders").partition(0)
+    ...     appended = log.append([logstore.Record(key=b"order-1", value=b'{"id": 1}')])
+    ...     [(record.offset, record.value) for record in log.read(0).records()]
+    [(0, b'{"id": 1}')]
+"""
+
+from __future__ import annotations
+
+from logstore.config import LogConfig
+from logstore.errors import (
+    ChecksumError,
+    ClosedError,
+    ForkedError,
+    FormatError,
+    InvalidInputError,
+    LimitError,
+    LockTimeoutError,
+    LogstoreError,
+    OffsetOutOfRangeError,
+    PoisonedError,
+    ReadOnlyError,
+    StoreNotFoundError,
+    TopicExistsError,
+    TruncatedError,
+    UnknownTopicError,
+    UnsupportedFormatError,
+)
+from logstore.log import Appended, LogView, PartitionLog
+from logstore.reader import Fetch
+from logstore.segments.batch import Batch
+from logstore.segments.compression import Codec
+from logstore.segments.record import Record
+from logstore.store import Store
+from logstore.store import open_store as open
+from logstore.topic import Topic
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Appended",
+    "Batch",
+    "ChecksumError",
+    "ClosedError",
+    "Codec",
+    "Fetch",
+    "ForkedError",
+    "FormatError",
+    "InvalidInputError",
+    "LimitError",
+    "LockTimeoutError",
+    "LogConfig",
+    "LogView",
+    "LogstoreError",
+    "OffsetOutOfRangeError",
+    "PartitionLog",
+    "PoisonedError",
+    "ReadOnlyError",
+    "Record",
+    "Store",
+    "StoreNotFoundError",
+    "Topic",
+    "TopicExistsError",
+    "TruncatedError",
+    "UnknownTopicError",
+    "UnsupportedFormatError",
+    "__version__",
+    "open",
+]

@@ -1,0 +1,130 @@
+"""Configuration of a topic's logs: Kafka's keys, with underscores for dots.
+
+Every key has a type, a default and bounds, and is checked as a whole before anything is changed.
+Defaults are Kafka's unless its description says otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES
+from logstore.segments.compression import Codec
+from logstore.segments.errors import InvalidInputError
+from logstore.segments.header import TimestampType
+
+__all__ = ["LogConfig"]
+
+
+def _integer(lowest: int, highest: int) -> Callable[[str, Any], int]:
+    def check(key: str, value: Any) -> int:
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = int(value) if isinstance(value, str) else value
+            if not isinstance(number, int):
+                raise ValueError
+        except ValueError:
+            raise InvalidInputError(f"{key} takes a whole number, not {value!r}") from None
+        if not lowest <= number <= highest:
+            raise InvalidInputError(f"{key}={number} is out of bounds: {lowest} to {highest}")
+        return number
+
+    return check
+
+
+def _choice(*allowed: str) -> Callable[[str, Any], str]:
+    def check(key: str, value: Any) -> str:
+        if value not in allowed:
+            raise InvalidInputError(f"{key} is one of {', '.join(allowed)}; not {value!r}")
+        return str(value)
+
+    return check
+
+
+_INT32_MAX = (1 << 31) - 1
+
+
+def _key(default: Any, check: Callable[[str, Any], Any], description: str) -> Any:
+    return dataclasses.field(default=default, metadata={"check": check, "description": description})
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How a topic's partitions are kept. Raises InvalidInputError, naming key and bounds."""
+
+    segment_bytes: int = _key(
+        1 << 30,
+        _integer(14, _INT32_MAX),
+        "A segment is rolled before it would grow beyond this many bytes.",
+    )
+    index_interval_bytes: int = _key(
+        4096,
+        _integer(0, _INT32_MAX),
+        "An index entry is made when more bytes than this lie behind the last one.",
+    )
+    segment_index_bytes: int = _key(
+        10 << 20,
+        _integer(12, _INT32_MAX),
+        "A segment is rolled when one of its indexes has reached this many bytes.",
+    )
+    max_message_bytes: int = _key(
+        64 << 20,
+        _integer(HEADER_BYTES, MAX_BATCH_BYTES),
+        "The largest batch that may be appended, as it is stored. (Kafka's default is 1 MiB, to "
+        "protect a network that is not there.)",
+    )
+    message_timestamp_type: str = _key(
+        TimestampType.CREATE.label,
+        _choice(TimestampType.CREATE.label, TimestampType.LOG_APPEND.label),
+        "CreateTime keeps the records' own timestamps, LogAppendTime replaces them.",
+    )
+    compression_type: str = _key(
+        "producer",
+        _choice("producer", "uncompressed", *(c.label for c in Codec if c)),
+        "How records are compressed; producer leaves it to whoever appends.",
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = field.metadata["check"](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def keys(cls) -> dict[str, str]:
+        """Every key, with its description."""
+        return {field.name: field.metadata["description"] for field in dataclasses.fields(cls)}
+
+    @classmethod
+    def from_overrides(cls, overrides: Mapping[str, Any]) -> LogConfig:
+        """The configuration with these keys set and all others at their defaults.
+
+        Kafka's spelling with dots is understood too. Raises InvalidInputError for an unknown key.
+        """
+        known = cls.keys()
+        arguments: dict[str, Any] = {}
+        for spelled, value in overrides.items():
+            key = spelled.replace(".", "_")
+            if key not in known:
+                raise InvalidInputError(f"no configuration key is called {spelled!r}")
+            arguments[key] = value
+        return cls(**arguments)
+
+    def overrides(self) -> dict[str, Any]:
+        """The keys that differ from their defaults."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+    def codec_for(self, requested: Codec) -> Codec:
+        """The codec for records that whoever appends wants compressed by ``requested``."""
+        if self.compression_type == "producer":
+            return requested
+        if self.compression_type == "uncompressed":
+            return Codec.NONE
+        return Codec.named(self.compression_type)

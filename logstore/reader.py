@@ -1,0 +1,409 @@
+"""Reading a partition without a lock.
+
+A reader sees the log as a :class:`View`: a copy of the shared state and the list of segments that
+belong to it. Nothing is read behind the view's end, so a batch that somebody is just writing is
+never met; a bad batch in front of the end is damage, and raises.
+
+Indexes are believed only as far as they prove themselves: what an entry points at has to be the
+batch that it speaks of. An index that fails that, or is missing, is rebuilt in memory from the log.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from logstore.config import LogConfig
+from logstore.loader import list_segments, segment_path
+from logstore.segments import filenames, offset_index, time_index
+from logstore.segments.batch import MAX_BATCH_BYTES, Batch, iter_batches, peek
+from logstore.segments.errors import FormatError
+from logstore.segments.files import File, Files
+from logstore.segments.indexing import build_indexes
+from logstore.segments.record import Record
+from logstore.segments.scan import Damage, scan
+from logstore.state import LogState
+
+__all__ = ["Fetch", "LogReader", "View", "observe"]
+
+_OPEN_SEGMENTS = 16
+"""Segments whose file and indexes a reader keeps at hand."""
+_HINTS = 64
+"""Places where somebody stopped reading, and will probably go on."""
+_LOCATE_BYTES = 64 << 10
+_MAX_INDEX_BYTES = 1 << 30
+
+
+class View(NamedTuple):
+    """The log as it was at one moment."""
+
+    block: bytes
+    """The shared block that it was made from."""
+    state: LogState
+    bases: tuple[int, ...]
+    """The base offsets of the segments, the active one last."""
+
+
+class Fetch(NamedTuple):
+    """What a read found: whole batches as they stand in the file, and where the log ends."""
+
+    offset: int
+    """The offset that was asked for; the first batch may begin before it."""
+    next_offset: int
+    """Where to go on reading."""
+    data: bytes
+    """Whole batches; empty at the end of the log."""
+    path: str
+    """The file that they come from, and ``position`` the byte at which they begin in it."""
+    position: int
+    log_start_offset: int
+    log_end_offset: int
+    high_watermark: int
+    """Readers are served below it: the end, or for ``upto="synced"`` what is on stable storage."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, each one's CRC checked; raises ChecksumError and FormatError."""
+        for batch in iter_batches(self.data, position=self.position, path=self.path):
+            batch.check_crc()
+            yield batch
+
+    def records(self) -> Iterator[Record]:
+        """The records from the offset that was asked for on, without control records."""
+        for batch in self.batches():
+            header = batch.header
+            if header.control or header.last_offset < self.offset:
+                continue
+            records = batch.records()
+            if header.base_offset < self.offset:
+                records = [record for record in records if record.offset >= self.offset]
+            yield from records
+
+
+class _Segment:
+    """A segment's open log, and its two indexes once somebody has asked for them."""
+
+    __slots__ = ("base_offset", "indexes", "log")
+
+    def __init__(self, base_offset: int, log: File) -> None:
+        self.base_offset = base_offset
+        self.log = log
+        self.indexes: tuple[int, bytes, bytes] | None = None
+        """The end of the log that they cover, offset index, time index."""
+
+
+class LogReader:
+    """Finds and reads batches in the files of one directory. Usable from many threads."""
+
+    def __init__(self, files: Files, directory: str, config: LogConfig) -> None:
+        self._files = files
+        self._directory = directory
+        self._config = config
+        self._generation = -1
+        """The generation that everything below belongs to."""
+        self._segments: OrderedDict[int, _Segment] = OrderedDict()
+        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """For an offset where a read stopped, the segment and position where it goes on."""
+
+    def close(self) -> None:
+        """Let go of all files (they close when the last thread that reads them is done)."""
+        self._segments = OrderedDict()
+        self._hints = OrderedDict()
+
+    def _follow(self, view: View) -> None:
+        """Forget what belonged to another generation of files."""
+        if view.state.generation != self._generation:
+            self.close()
+            self._generation = view.state.generation
+
+    def _segment(self, base_offset: int) -> _Segment:
+        segment = self._segments.get(base_offset)
+        if segment is None:
+            path = segment_path(self._directory, base_offset, filenames.LOG)
+            segment = _Segment(base_offset, self._files.open(path))
+            self._segments[base_offset] = segment
+            while len(self._segments) > _OPEN_SEGMENTS:
+                self._segments.popitem(last=False)
+        return segment
+
+    @staticmethod
+    def _end(view: View, segment: _Segment) -> int:
+        if segment.base_offset == view.state.active_base:
+            return view.state.valid_end
+        return segment.log.size()
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def read(self, view: View, offset: int, *, max_bytes: int, high_watermark: int) -> Fetch:
+        """Whole batches from the one that holds ``offset`` (or the next that there is) on."""
+        state = view.state
+        self._follow(view)
+        hint = self._hints.get(offset)
+        index = max(bisect_right(view.bases, offset) - 1, 0)
+        for base in view.bases[index:]:
+            segment = self._segment(base)
+            end = self._end(view, segment)
+            if hint is not None and hint[0] == base and hint[1] < end:
+                start = hint[1]
+            else:
+                start = self._locate(view, segment, offset, end)
+            if start < end:
+                data, next_offset = _whole_batches(
+                    segment.log, start, end, max_bytes=max_bytes, below=high_watermark
+                )
+                if next_offset > offset:
+                    self._hint(next_offset, base, start + len(data))
+                return Fetch(
+                    offset,
+                    max(next_offset, offset),
+                    data,
+                    segment.log.path,
+                    start,
+                    state.log_start_offset,
+                    state.next_offset,
+                    high_watermark,
+                )
+        path = segment_path(self._directory, state.active_base, filenames.LOG)
+        return Fetch(
+            offset,
+            offset,
+            b"",
+            path,
+            state.valid_end,
+            state.log_start_offset,
+            state.next_offset,
+            high_watermark,
+        )
+
+    def _hint(self, offset: int, base: int, position: int) -> None:
+        hints = self._hints
+        hints[offset] = (base, position)
+        while len(hints) > _HINTS:
+            hints.popitem(last=False)
+
+    def _locate(self, view: View, segment: _Segment, offset: int, end: int) -> int:
+        """The position of the first batch whose last offset is not below ``offset``."""
+        position = self._index_position(view, segment, offset, end)
+        return _walk_to(segment.log, position, end, offset)
+
+    def _index_position(self, view: View, segment: _Segment, offset: int, end: int) -> int:
+        """A position at or before the batch that holds ``offset``, from the index."""
+        base = segment.base_offset
+        for rebuild in (False, True):
+            offsets, _ = self._indexes(view, segment, end, rebuild=rebuild)
+            entry = offset_index.find(base, offsets, offset)
+            if entry is None:
+                return 0
+            batch = _batch_at(segment.log, entry.position, end)
+            if batch is not None and batch.header.base_offset <= offset:
+                return entry.position
+        return 0
+
+    def _indexes(
+        self, view: View, segment: _Segment, end: int, *, rebuild: bool = False
+    ) -> tuple[bytes, bytes]:
+        """The entries of the offset and the time index that lie before ``end`` of the log."""
+        if segment.indexes is not None and segment.indexes[0] == end and not rebuild:
+            return segment.indexes[1:]
+        base = segment.base_offset
+        if rebuild:
+            offsets, times = rebuild_indexes(segment.log, base, end, self._config)
+        else:
+            found = [
+                self._index_file(base, suffix)
+                for suffix in (filenames.OFFSET_INDEX, filenames.TIME_INDEX)
+            ]
+            if None in found:
+                offsets, times = rebuild_indexes(segment.log, base, end, self._config)
+            else:
+                offsets, times = (data or b"" for data in found)
+                if base == view.state.active_base:
+                    progress = view.state.progress
+                    offsets = offsets[: progress.offset_entries * offset_index.ENTRY_BYTES]
+                    times = times[: progress.time_entries * time_index.ENTRY_BYTES]
+                else:
+                    offsets = offsets[: offset_index.valid_size(offsets)]
+                    times = times[: time_index.valid_size(times)]
+        segment.indexes = (end, offsets, times)
+        return offsets, times
+
+    def _index_file(self, base: int, suffix: str) -> bytes | None:
+        try:
+            file = self._files.open(segment_path(self._directory, base, suffix))
+        except FileNotFoundError:
+            return None
+        try:
+            return file.read_at(min(file.size(), _MAX_INDEX_BYTES), 0)
+        finally:
+            file.close()
+
+    # Time -------------------------------------------------------------------------------------
+
+    def offset_for_time(self, view: View, timestamp: int) -> tuple[int, int] | None:
+        """``(offset, timestamp)`` of the first record that is not older than ``timestamp``."""
+        self._follow(view)
+        for base in view.bases:
+            segment = self._segment(base)
+            end = self._end(view, segment)
+            start = self._time_position(view, segment, timestamp, end)
+            for batch in scan(segment.log, start=start, end=end):
+                if isinstance(batch, Damage):
+                    raise FormatError(batch.reason, path=segment.log.path, position=batch.position)
+                if batch.header.max_timestamp < timestamp or batch.header.control:
+                    continue
+                batch.check_crc()
+                for record in batch.records():
+                    if record.timestamp >= timestamp:
+                        return record.offset, record.timestamp
+        return None
+
+    def _time_position(self, view: View, segment: _Segment, timestamp: int, end: int) -> int:
+        """A position before which no record is as recent as ``timestamp``, from the indexes."""
+        base = segment.base_offset
+        for rebuild in (False, True):
+            _, times = self._indexes(view, segment, end, rebuild=rebuild)
+            entry = time_index.find(base, times, timestamp)
+            if entry is None:
+                return 0
+            position = self._locate(view, segment, entry.offset, end)
+            batch = _batch_at(segment.log, position, end)
+            if batch is not None and (
+                batch.header.max_timestamp == entry.timestamp
+                and batch.header.base_offset <= entry.offset
+            ):
+                return position
+        return 0
+
+
+def rebuild_indexes(
+    log: File, base_offset: int, end: int, config: LogConfig
+) -> tuple[bytes, bytes]:
+    """Both indexes of a segment, from its log alone; damage in it is passed over."""
+    headers = (
+        (item.position, item.header) for item in scan(log, end=end) if isinstance(item, Batch)
+    )
+    return build_indexes(
+        headers, base_offset=base_offset, index_interval_bytes=config.index_interval_bytes
+    )
+
+
+def _batch_at(log: File, position: int, end: int) -> Batch | None:
+    """The batch at ``position``, if one is there and its CRC says so."""
+    found = next(scan(log, start=position, end=end, resync=False), None) if position < end else None
+    return found if isinstance(found, Batch) and found.crc_ok else None
+
+
+def _checked_size(log: File, data: bytes, start: int, position: int, end: int) -> int:
+    """The size of the batch at ``start`` of ``data``, which is ``position`` of the log."""
+    _, size = peek(data, start)
+    if not 17 < size <= min(MAX_BATCH_BYTES, end - position):
+        raise FormatError(
+            "a batch's length is wrong",
+            path=log.path,
+            position=position,
+            expected=f"18 to {min(MAX_BATCH_BYTES, end - position)}",
+            found=size,
+        )
+    return size
+
+
+def _last_offset(data: bytes, start: int) -> int:
+    """The last offset of the batch at ``start``, whose header ``data`` holds as far as it goes."""
+    offset, _ = peek(data, start)
+    if data[start + 16] < 2:
+        return offset
+    return offset + int.from_bytes(data[start + 23 : start + 27], signed=True)
+
+
+_PREFIX_BYTES = 27
+"""As much of a header as walking over a batch takes."""
+
+
+def _walk_to(log: File, position: int, end: int, offset: int) -> int:
+    data = b""
+    start = 0
+    while position < end:
+        if len(data) - start < _PREFIX_BYTES:
+            data = log.read_at(min(_LOCATE_BYTES, end - position), position)
+            start = 0
+        size = _checked_prefix(log, data, start, position, end)
+        if _last_offset(data, start) >= offset:
+            return position
+        position += size
+        start += size
+    return end
+
+
+def _checked_prefix(log: File, data: bytes, start: int, position: int, end: int) -> int:
+    if len(data) - start < min(_PREFIX_BYTES, end - position) or len(data) - start < 18:
+        raise FormatError(
+            "the log ends inside a batch",
+            path=log.path,
+            position=position,
+            expected=f"{end - position} bytes",
+            found=len(data) - start,
+        )
+    return _checked_size(log, data, start, position, end)
+
+
+def _whole_batches(
+    log: File, start: int, end: int, *, max_bytes: int, below: int
+) -> tuple[bytes, int]:
+    """Whole batches from ``start`` on whose offsets are below ``below``: about ``max_bytes`` of
+    them, and at least one. And the offset behind them."""
+    data = log.read_at(min(max(max_bytes, _PREFIX_BYTES), end - start), start)
+    first = _checked_prefix(log, data, 0, start, end)
+    if first > len(data):
+        data = log.read_at(first, start)
+    size = len(data)
+    stop = 0
+    next_offset = -1
+    while size - stop >= min(_PREFIX_BYTES, end - start - stop) and stop < size:
+        try:
+            batch_size = _checked_prefix(log, data, stop, start + stop, end)
+        except FormatError:
+            if stop == 0:
+                raise
+            break  # what stands before the damage is served; the next read raises
+        if stop + batch_size > size or peek(data, stop)[0] >= below:
+            break
+        next_offset = _last_offset(data, stop) + 1
+        stop += batch_size
+    return data[:stop], next_offset
+
+
+def observe(files: Files, directory: str, previous: View | None) -> View:
+    """A view of a directory that has no state to go by, and in which nothing may be written.
+
+    The end is the first place in the last segment that is no whole batch: with a writer at work,
+    who cannot be asked, that means to wait.
+    """
+    bases = list_segments(files, directory)
+    if not bases:
+        return View(b"", LogState(generation=0), ())
+    base = bases[-1]
+    file = files.open(segment_path(directory, base, filenames.LOG))
+    try:
+        if previous is not None and previous.bases == bases:
+            state = LogState(
+                generation=previous.state.generation,
+                active_base=base,
+                valid_end=previous.state.valid_end,
+                next_offset=previous.state.next_offset,
+            )
+            if file.size() == state.valid_end:
+                return previous
+        else:
+            generation = previous.state.generation + 2 if previous is not None else 0
+            state = LogState(generation=generation, active_base=base, next_offset=base)
+        for item in scan(file, start=state.valid_end, resync=False):
+            if isinstance(item, Damage) or not item.crc_ok:
+                break
+            state.valid_end += item.header.size
+            state.next_offset = item.header.next_offset
+    finally:
+        file.close()
+    state.log_start_offset = bases[0]
+    state.last_stable_offset = state.synced_offset = state.next_offset
+    return View(b"", state, bases)

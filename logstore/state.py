@@ -1,0 +1,227 @@
+"""The ``state`` file of a partition: what all processes that have it open know together.
+
+The file has a fixed size, is never replaced, and is mapped by everybody. Three blocks, each with a
+CRC-32C of its own:
+
+- *identity*, written when the state is derived: boot id, device and inode. A state from before a
+  restart of the machine, or one that was copied with its directory, is recognised and not trusted.
+- *shared*: the log's end and all that goes with it, rewritten by each append under the
+  partition's lock. Readers take no lock: a block whose checksum is wrong was read while it was
+  being written, and is read again.
+- *checkpoint*, synced when the log is closed, rolled or cut: up to where everything was known to
+  be on stable storage. It bounds how much a recovery has to read, and nothing else.
+
+The state is a cache. Whoever finds it missing, foreign or broken derives it anew from the log,
+under the lock (``logstore.loader``).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from logstore.segments.checksum import crc32c
+from logstore.segments.files import SharedBytes
+from logstore.segments.indexing import IndexProgress
+
+__all__ = ["POISONED", "STATE_BYTES", "Checkpoint", "LogState", "StateFile"]
+
+STATE_BYTES = 4096
+"""Size of the file."""
+
+POISONED = 1
+"""The flag of a log whose last sync failed."""
+
+_CRC = struct.Struct("<I")
+_IDENTITY = struct.Struct("<8sI36sQQ")
+_IDENTITY_MAGIC = b"LOGSTATE"
+_IDENTITY_VERSION = 1
+_SHARED = struct.Struct("<Q8qII3qiI")
+_SHARED_POSITION = 128
+_SHARED_END = _SHARED_POSITION + _SHARED.size + _CRC.size
+_CHECKPOINT = struct.Struct("<8s5qII3q")
+_CHECKPOINT_MAGIC = b"LOGCHECK"
+_CHECKPOINT_POSITION = 1024
+
+
+@dataclass(slots=True)
+class LogState:
+    """The shared block: what an appender needs to append and a reader to read."""
+
+    generation: int = 0
+    """Counts the changes to the set of files; odd while one is under way."""
+    active_base: int = 0
+    """The base offset of the active segment."""
+    valid_end: int = 0
+    """The position in the active segment's log behind the last whole batch."""
+    log_start_offset: int = 0
+    """The first offset that may be read."""
+    next_offset: int = 0
+    """The log end offset: the next record gets it."""
+    last_stable_offset: int = 0
+    """The first offset of the earliest open transaction, or the log end offset."""
+    synced_offset: int = 0
+    """All records below it are on stable storage."""
+    first_timestamp: int = -1
+    """The largest timestamp of the active segment's first batch, -1 while there is none."""
+    progress: IndexProgress = field(default_factory=IndexProgress)
+    """How far the active segment's indexes have come."""
+    leader_epoch: int = 0
+    """The epoch that new batches are stamped with."""
+    flags: int = 0
+    """``POISONED`` or 0."""
+
+    def pack(self) -> bytes:
+        """The shared block with its checksum."""
+        progress = self.progress
+        data = _SHARED.pack(
+            self.generation,
+            self.active_base,
+            self.valid_end,
+            self.log_start_offset,
+            self.next_offset,
+            self.last_stable_offset,
+            self.synced_offset,
+            self.first_timestamp,
+            progress.bytes_since_entry,
+            progress.offset_entries,
+            progress.time_entries,
+            progress.last_time_entry,
+            progress.max_timestamp,
+            progress.max_timestamp_offset,
+            self.leader_epoch,
+            self.flags,
+        )
+        return data + _CRC.pack(crc32c(data))
+
+    @classmethod
+    def unpack(cls, block: bytes) -> LogState | None:
+        """The state in a shared block, or None when its checksum is wrong."""
+        data = block[: _SHARED.size]
+        if block[_SHARED.size :] != _CRC.pack(crc32c(data)):
+            return None
+        numbers = _SHARED.unpack(data)
+        fields = (*numbers[:8], IndexProgress(*numbers[8:14]), *numbers[14:])
+        return cls(*fields)
+
+
+class Checkpoint(NamedTuple):
+    """Up to where a segment was known to be on stable storage, and what an appender knew there."""
+
+    active_base: int
+    valid_end: int
+    next_offset: int
+    first_timestamp: int
+    progress: IndexProgress
+
+    @classmethod
+    def of(cls, state: LogState) -> Checkpoint:
+        """The checkpoint of a log that is synced as a whole."""
+        return cls(
+            state.active_base,
+            state.valid_end,
+            state.next_offset,
+            state.first_timestamp,
+            state.progress,
+        )
+
+
+class StateFile:
+    """The mapped file. Writing is for whoever holds the partition's lock."""
+
+    def __init__(self, shared: SharedBytes, boot_id: str) -> None:
+        self._shared = shared
+        self._buffer = shared.buffer
+        device, inode = shared.identity
+        identity = _IDENTITY.pack(
+            _IDENTITY_MAGIC, _IDENTITY_VERSION, boot_id.encode(), device % (1 << 64), inode
+        )
+        self._identity = identity + _CRC.pack(crc32c(identity))
+
+    def is_ours(self) -> bool:
+        """Whether the state was derived here, since the machine started."""
+        return self._buffer[: len(self._identity)] == self._identity
+
+    def adopt(self) -> None:
+        """Say that the state was derived here, now."""
+        self._buffer[: len(self._identity)] = self._identity
+
+    def block(self) -> bytes:
+        """The shared block as it is now; two equal blocks mean that nothing has changed."""
+        return bytes(self._buffer[_SHARED_POSITION:_SHARED_END])
+
+    def leftover(self) -> LogState:
+        """What an untrusted state says all the same: generation and flags of the machine's current
+        run, whose processes may have the file mapped, and nothing else.
+
+        A writer that is killed while it publishes leaves a block whose checksum is wrong. Its
+        generation is its first 8 bytes, which are written as one.
+        """
+        block = self.block()
+        state = LogState.unpack(block)
+        if state is None or not self.is_ours():
+            return LogState(generation=int.from_bytes(block[:8], "little") % (1 << 62))
+        return LogState(generation=state.generation, flags=state.flags)
+
+    def generation(self) -> int:
+        """The generation as it is now; 8 bytes that are written as one."""
+        return int.from_bytes(self._buffer[_SHARED_POSITION : _SHARED_POSITION + 8], "little")
+
+    def publish(self, state: LogState) -> bytes:
+        """Write the shared block, for all processes to see at once; returns what was written."""
+        block = state.pack()
+        self._buffer[_SHARED_POSITION:_SHARED_END] = block
+        return block
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, or None where there is none for this very file.
+
+        It is read after a restart, when the identity is another's; the inode must still be this.
+        """
+        end = _CHECKPOINT_POSITION + _CHECKPOINT.size
+        data = bytes(self._buffer[_CHECKPOINT_POSITION:end])
+        stored = bytes(self._buffer[end : end + _CRC.size])
+        if stored != _CRC.pack(crc32c(data + self._place())):
+            return None
+        magic, base, valid_end, next_offset, first_timestamp, *progress = _CHECKPOINT.unpack(data)
+        if magic != _CHECKPOINT_MAGIC:
+            return None
+        return Checkpoint(base, valid_end, next_offset, first_timestamp, IndexProgress(*progress))
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write and sync the checkpoint.
+
+        Commit point: the sync. A crash before it leaves the old checkpoint or one whose checksum
+        is wrong; both only make the next recovery read more.
+        """
+        progress = checkpoint.progress
+        data = _CHECKPOINT.pack(
+            _CHECKPOINT_MAGIC,
+            checkpoint.active_base,
+            checkpoint.valid_end,
+            checkpoint.next_offset,
+            checkpoint.first_timestamp,
+            progress.bytes_since_entry,
+            progress.offset_entries,
+            progress.time_entries,
+            progress.last_time_entry,
+            progress.max_timestamp,
+            progress.max_timestamp_offset,
+        )
+        data += _CRC.pack(crc32c(data + self._place()))
+        self._buffer[_CHECKPOINT_POSITION : _CHECKPOINT_POSITION + len(data)] = data
+        self._shared.sync()
+
+    def drop_checkpoint(self) -> None:
+        """Make sure that no checkpoint survives a crash: before a log is cut."""
+        end = _CHECKPOINT_POSITION + _CHECKPOINT.size + _CRC.size
+        self._buffer[_CHECKPOINT_POSITION:end] = bytes(end - _CHECKPOINT_POSITION)
+        self._shared.sync()
+
+    def _place(self) -> bytes:
+        return struct.pack("<QQ", self._shared.identity[0] % (1 << 64), self._shared.identity[1])
+
+    def close(self) -> None:
+        """Unmap the file; closing twice is allowed."""
+        self._shared.close()

@@ -1,0 +1,92 @@
+"""Topics: a name, a configuration, and one log or several."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Callable
+
+from logstore.config import LogConfig
+from logstore.errors import InvalidInputError, UnknownTopicError
+from logstore.log import PartitionLog
+from logstore.metadata import TopicDefinition
+
+__all__ = ["MAX_PARTITIONS", "Topic", "check_topic_name"]
+
+MAX_TOPIC_NAME_LENGTH = 249
+"""The longest name of a topic: with ``-`` and a partition's number it must fit a file name."""
+MAX_PARTITIONS = 10_000
+"""The most partitions that a topic may have here: each is a directory of files."""
+
+_LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+\Z")
+
+
+def check_topic_name(name: str) -> None:
+    """Raise InvalidInputError unless ``name`` is a legal topic name by Kafka's rules: letters,
+    digits, ``.``, ``_`` and ``-``, at most 249 of them, and neither ``.`` nor ``..``."""
+    if not name or len(name) > MAX_TOPIC_NAME_LENGTH or not _LEGAL_NAME.match(name):
+        raise InvalidInputError(
+            f"{name!r} is no name for a topic: 1 to {MAX_TOPIC_NAME_LENGTH} ASCII letters, digits, "
+            "'.', '_' or '-'"
+        )
+    if name in (".", ".."):
+        raise InvalidInputError(f"{name!r} is no name for a topic")
+
+
+class Topic:
+    """A topic of an open store. Its partitions are opened when they are first asked for."""
+
+    def __init__(
+        self, definition: TopicDefinition, open_partition: Callable[[Topic, int], PartitionLog]
+    ) -> None:
+        self._definition = definition
+        self._open_partition = open_partition
+        self._partitions: dict[int, PartitionLog] = {}
+        self._mutex = threading.Lock()
+        self.config = LogConfig.from_overrides(definition.overrides)
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self._definition.name
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The topic's id, which no other topic gets."""
+        return self._definition.topic_id
+
+    @property
+    def partition_count(self) -> int:
+        """How many partitions it has; they are numbered from 0."""
+        return self._definition.partition_count
+
+    def partition(self, number: int) -> PartitionLog:
+        """The log of a partition; raises UnknownTopicError for a number that is not there."""
+        if not 0 <= number < self.partition_count:
+            raise UnknownTopicError(
+                f"topic {self.name!r} has no partition {number}: there are 0 to "
+                f"{self.partition_count - 1}"
+            )
+        with self._mutex:
+            log = self._partitions.get(number)
+            if log is None:
+                log = self._partitions[number] = self._open_partition(self, number)
+            return log
+
+    def close(self) -> None:
+        """Close the logs that were opened; the store does it."""
+        with self._mutex:
+            logs = list(self._partitions.values())
+            self._partitions.clear()
+        errors = []
+        for log in logs:
+            try:
+                log.close()
+            except Exception as error:  # noqa: BLE001 - all are closed before any error counts
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __repr__(self) -> str:
+        return f"Topic({self.name!r}, {self.partition_count} partitions)"

@@ -1,0 +1,275 @@
+"""What an appender does to a partition's files while it holds the lock.
+
+The writer knows the shared state and the active segment's three files. It takes no lock, syncs
+only where files come and go, and leaves the order of things to ``logstore.log``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+from logstore.config import LogConfig
+from logstore.errors import PoisonedError
+from logstore.loader import recover, remove_segment, segment_path, settle_tail, start_segment
+from logstore.segments import filenames, offset_index, time_index
+from logstore.segments.files import File, Files, write_fully
+from logstore.segments.indexing import IndexProgress
+from logstore.segments.offset_index import OffsetEntry
+from logstore.segments.time_index import TimeEntry
+from logstore.state import POISONED, Checkpoint, LogState, StateFile
+
+__all__ = ["BatchSize", "LogWriter", "poisoned_error"]
+
+
+BatchSize = tuple[int, int, int]
+"""What the index rule has to know of a batch: size, last offset, largest timestamp."""
+
+
+class LogWriter:
+    """The writing side of a partition. Every method is for the holder of the partition's lock."""
+
+    def __init__(
+        self, files: Files, directory: str, config: LogConfig, state_file: StateFile
+    ) -> None:
+        self._files = files
+        self._directory = directory
+        self._config = config
+        self._state_file = state_file
+        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
+        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
+        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
+        self._block = b""
+        """The shared block that ``_state`` was read from or written as."""
+        self._state = LogState()
+        """The shared state as this writer knows it."""
+        self._open_for: tuple[int, int] | None = None
+        """Generation and base offset for which the three files below are open."""
+        self._log: File
+        self._offset_index: File
+        self._time_index: File
+        self.has_written = False
+        """Whether a clean close has anything to save."""
+
+    def close(self) -> None:
+        """Let go of the files; closing twice is allowed."""
+        if self._open_for is not None:
+            self._log.close()
+            self._offset_index.close()
+            self._time_index.close()
+            self._open_for = None
+
+    def enter(self, *, opening: bool = False) -> LogState:
+        """Take in what has changed since this handle last held the lock."""
+        if self._block != (block := self._state_file.block()):
+            state = LogState.unpack(block)
+            if (
+                state is None
+                or state.generation & 1
+                or not self._state_file.is_ours()
+                or (opening and state.flags & POISONED)
+            ):
+                state = self._recover()
+            else:
+                self._state, self._block = state, block
+        state = self._state
+        if self._open_for != (state.generation, state.active_base):
+            self._open_active(state)
+        if self._log.size() != state.valid_end:
+            state = self._settle()
+        if state.flags & POISONED:
+            raise poisoned_error(self._directory)
+        return state
+
+    def _recover(self) -> LogState:
+        self._state = recover(
+            self._files,
+            self._directory,
+            self._config,
+            previous=self._state_file.leftover(),
+            checkpoint=self._state_file.checkpoint(),
+            same_boot=self._state_file.is_ours(),
+        )
+        self.has_written = True
+        self._state_file.adopt()
+        self._block = self._state_file.publish(self._state)
+        return self._state
+
+    def _settle(self) -> LogState:
+        """The file is longer or shorter than the state says."""
+        if self._log.size() < self._state.valid_end:
+            # Somebody cut the file behind our back: what is left of it counts.
+            state = self._recover()
+            self._open_active(state)
+            return state
+        try:
+            settle_tail(self._files, self._directory, self._log, self._state, self._config)
+        except BaseException:
+            self._block = b""
+            raise
+        self.has_written = True
+        self._block = self._state_file.publish(self._state)
+        return self._state
+
+    def _open_active(self, state: LogState) -> None:
+        self.close()
+        opened = [
+            self._files.open(
+                segment_path(self._directory, state.active_base, suffix),
+                write=True,
+                create=suffix != filenames.LOG,
+            )
+            for suffix in (filenames.LOG, filenames.OFFSET_INDEX, filenames.TIME_INDEX)
+        ]
+        self._log, self._offset_index, self._time_index = opened
+        self._open_for = (state.generation, state.active_base)
+
+    def write(
+        self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
+    ) -> None:
+        """Write ``raw``, which consists of ``batches``, and publish the new end."""
+        start = position = state.valid_end
+        progress = state.progress
+        next_offset = batches[-1][1] + 1
+        if (
+            (start and start + len(raw) > self._config.segment_bytes)
+            or next_offset - state.active_base > offset_index.MAX_RELATIVE
+            or progress.offset_entries >= self._max_offset_entries
+            or progress.time_entries >= self._max_time_entries
+        ):
+            self._roll(state, base_offset)
+            start = position = 0
+            progress = state.progress
+        log = self._log
+        self.has_written = True
+        interval = self._config.index_interval_bytes
+        try:
+            if start == 0:
+                state.first_timestamp = batches[0][2]
+            for size, last_offset, max_timestamp in batches:
+                offset_entry, time_entry = progress.add(
+                    position, size, last_offset, max_timestamp, interval
+                )
+                if offset_entry is not None:
+                    self._write_entries(state, offset_entry, time_entry)
+                position += size
+            written = log.write_at(raw, start)
+            if written != len(raw):
+                write_fully(log, raw[written:], start + written)
+        except BaseException as error:
+            # The state in memory is ahead of the file's: forget it. What was written of the batch
+            # is cut off; if that fails too, the next appender finds a torn tail.
+            self._block = b""
+            with contextlib.suppress(OSError):
+                log.truncate(start)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = log.path
+            raise
+        state.valid_end = position
+        state.next_offset = state.last_stable_offset = next_offset
+        self._block = self._state_file.publish(state)
+
+    def _write_entries(
+        self, state: LogState, offset_entry: OffsetEntry, time_entry: TimeEntry | None
+    ) -> None:
+        """Write the entries that are due with a batch, before the batch itself.
+
+        An entry of a batch that is not written after all lies behind the index's end, which the
+        state counts, and is overwritten by the next one.
+        """
+        write_fully(
+            self._offset_index,
+            offset_index.encode_entry(state.active_base, offset_entry),
+            (state.progress.offset_entries - 1) * offset_index.ENTRY_BYTES,
+        )
+        if time_entry is not None:
+            self._write_time_entry(state, time_entry)
+
+    def _write_time_entry(self, state: LogState, entry: TimeEntry) -> None:
+        write_fully(
+            self._time_index,
+            time_index.encode_entry(state.active_base, entry),
+            (state.progress.time_entries - 1) * time_index.ENTRY_BYTES,
+        )
+
+    def _roll(self, state: LogState, base_offset: int) -> None:
+        """Finish the active segment and begin the next one at ``base_offset``.
+
+        The old segment is synced before the new one takes anything, so that a power cut never
+        leaves a hole between them. That is the one sync under the locks; all but the last moments'
+        bytes went to disk in the sync outside them that precedes it.
+        Commit point: the sync of the directory in ``start_segment``. While the files change the
+        generation is odd; whoever finds it so, with the lock in hand, derives the state anew.
+        """
+        try:
+            self._finish_segment(state)
+            try:
+                self._log.sync()
+            except OSError:
+                self.poison()
+                raise
+            before = dataclasses.replace(state)
+            state.generation += 1
+            self._state_file.publish(state)
+            try:
+                start_segment(self._files, self._directory, base_offset)
+            except BaseException:
+                remove_segment(self._files, self._directory, base_offset)
+                before.generation += 2
+                self._state_file.publish(before)
+                raise
+            state.generation += 1
+            state.active_base = base_offset
+            state.valid_end = 0
+            state.first_timestamp = -1
+            state.progress = IndexProgress()
+            state.synced_offset = state.next_offset
+            self._block = self._state_file.publish(state)
+            self._state_file.save_checkpoint(Checkpoint.of(state))
+            self._open_active(state)
+        except BaseException:
+            self._block = b""
+            raise
+
+    def _finish_segment(self, state: LogState) -> None:
+        """Bring the indexes of the active segment to where a roll or a clean close leaves them."""
+        entry = state.progress.final_time_entry()
+        if entry is not None:
+            self._write_time_entry(state, entry)
+        for file, size in (
+            (self._offset_index, state.progress.offset_entries * offset_index.ENTRY_BYTES),
+            (self._time_index, state.progress.time_entries * time_index.ENTRY_BYTES),
+        ):
+            if file.size() != size:
+                file.truncate(size)
+            file.sync()
+
+    def close_segment(self) -> None:
+        """Note that all is synced, unless somebody has appended since: then it is for them."""
+        state = self.enter()
+        if state.synced_offset == state.next_offset:
+            self._finish_segment(state)
+            self._block = self._state_file.publish(state)
+            self._state_file.save_checkpoint(Checkpoint.of(state))
+
+    def note_synced(self, offset: int) -> None:
+        """Tell everybody that all records below ``offset`` are on stable storage."""
+        state = self.enter()
+        if state.synced_offset < offset:
+            state.synced_offset = offset
+            self._block = self._state_file.publish(state)
+
+    def poison(self) -> None:
+        """Make every process refuse to write: what a failed sync was to save may be lost."""
+        state = self._state
+        state.flags |= POISONED
+        self._block = self._state_file.publish(state)
+
+
+def poisoned_error(directory: str) -> PoisonedError:
+    """The error of a log whose last sync failed."""
+    return PoisonedError(
+        f"{directory}: an earlier sync failed, and what it was to save may be lost; "
+        "open the log again to save it anew"
+    )

@@ -1,0 +1,393 @@
+"""Record batches, the unit in which everything is written, checked, copied and read.
+
+The header of format v2 takes 61 bytes, big-endian (source: Kafka documentation, "Record Batch";
+an annotated hexdump stands in ``docs/format.md``). A batch keeps the bytes that it was read from;
+its records are decoded when somebody asks for them, and not before.
+
+Messages of the old formats 0 and 1 appear as batches too (``logstore.segments.legacy``), so that
+whoever reads a segment sees one kind of thing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from logstore.segments import legacy
+from logstore.segments.checksum import crc32c, crc32c_extend
+from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
+from logstore.segments.errors import (
+    ChecksumError,
+    FormatError,
+    InvalidInputError,
+    LimitError,
+    TruncatedError,
+    UnsupportedFormatError,
+)
+from logstore.segments.header import (
+    LOG_OVERHEAD_BYTES,
+    BatchHeader,
+    TimestampType,
+)
+from logstore.segments.record import NO_TIMESTAMP, Record, decode_records, encode_records
+
+__all__ = [
+    "HEADER_BYTES",
+    "MAX_BATCH_BYTES",
+    "Batch",
+    "SealedBatch",
+    "encode_batch",
+    "iter_batches",
+    "peek",
+    "seal_batch",
+    "seal_records",
+]
+
+MAX_BATCH_BYTES = 512 << 20
+"""No batch larger than this is read or written: 512 MiB, header included."""
+
+_HEADER = struct.Struct(
+    ">"
+    "q"  # baseOffset            offset of the first record (outside the CRC, so that a log can
+    #                            give a batch its place without touching the rest)
+    "i"  # batchLength           bytes behind this field
+    "i"  # partitionLeaderEpoch  (outside the CRC for the same reason)
+    "b"  # magic                 2
+    "I"  # crc                   CRC-32C of everything behind this field
+    "h"  # attributes            bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control,
+    #                            6 has a delete horizon
+    "i"  # lastOffsetDelta       offset of the last record - baseOffset; compaction keeps it
+    "q"  # baseTimestamp         of the first record; the delete horizon if bit 6 is set
+    "q"  # maxTimestamp          largest of all records, or the time of the append
+    "q"  # producerId            -1: none
+    "h"  # producerEpoch
+    "i"  # baseSequence
+    "i"  # records count
+)
+HEADER_BYTES = _HEADER.size
+"""Bytes of the header of format v2: 61."""
+
+_BEFORE_CRC = struct.Struct(">qiibI")
+_AFTER_CRC = struct.Struct(">hiqqqhii")
+_CRC_START = _BEFORE_CRC.size
+_OFFSET_AND_LENGTH = struct.Struct(">qi")
+_OFFSET = struct.Struct(">q")
+_EPOCH = struct.Struct(">i")
+_MAGIC_POSITION = 16
+_INT64_MAX = (1 << 63) - 1
+
+assert _CRC_START + _AFTER_CRC.size == HEADER_BYTES
+
+
+class Batch:
+    """One batch: its header, and the bytes that it came from.
+
+    ``position`` is the byte of its file at which it begins (of the buffer, where there is no
+    file). Nothing but the header has been looked at; :attr:`crc_ok` and :meth:`records` look.
+    """
+
+    __slots__ = ("header", "path", "position", "raw")
+
+    def __init__(
+        self, raw: bytes, header: BatchHeader, *, position: int = 0, path: str | None = None
+    ) -> None:
+        self.raw = raw
+        self.header = header
+        self.position = position
+        self.path = path
+
+    @classmethod
+    def parse(cls, raw: bytes, *, position: int = 0, path: str | None = None) -> Batch:
+        """The batch whose bytes ``raw`` holds, no more and no less.
+
+        Raises FormatError when the header contradicts itself or the number of bytes. The CRC is
+        not checked.
+        """
+        try:
+            return cls(raw, _parse_header(raw), position=position, path=path)
+        except FormatError as error:
+            raise error.at(path, position) from None
+
+    def __repr__(self) -> str:
+        h = self.header
+        return (
+            f"Batch(offsets {h.base_offset} to {h.last_offset}, {h.record_count} records, "
+            f"{h.size} bytes at {self.position}{f' of {self.path}' if self.path else ''})"
+        )
+
+    @property
+    def crc_ok(self) -> bool:
+        """Whether the stored checksum is the one of the bytes that it covers."""
+        return self._computed_crc() == self.header.crc
+
+    def _computed_crc(self) -> int:
+        if self.header.magic < 2:
+            return legacy.compute_crc(self.raw)
+        return crc32c(self.raw[_CRC_START:])
+
+    def check_crc(self) -> None:
+        """Raise ChecksumError unless :attr:`crc_ok`."""
+        computed = self._computed_crc()
+        if computed != self.header.crc:
+            raise ChecksumError(
+                "the checksum of a batch does not match",
+                path=self.path,
+                position=self.position,
+                expected=f"{computed:#010x} (computed)",
+                found=f"{self.header.crc:#010x} (stored)",
+            )
+
+    def records(self, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> list[Record]:
+        """The records, decompressed and decoded.
+
+        Raises LimitError when they decompress to more than ``max_bytes``, and FormatError when
+        they are not what the header promises. The CRC is not checked.
+        """
+        header = self.header
+        try:
+            if header.magic < 2:
+                return legacy.decode_message(self.raw, max_bytes=max_bytes)
+            body = self.raw[HEADER_BYTES:]
+            if not body and not header.record_count:
+                return []  # compaction took the records and left the header, for its producer
+            try:
+                codec = header.codec
+                data = decompress(codec, body, max_bytes=max_bytes) if codec else body
+                return decode_records(
+                    data,
+                    header.record_count,
+                    base_offset=header.base_offset,
+                    base_timestamp=header.base_timestamp,
+                    append_timestamp=header.max_timestamp
+                    if header.timestamp_type is TimestampType.LOG_APPEND
+                    else None,
+                )
+            except FormatError as error:
+                # A position among decompressed bytes is not one of the file: point at the batch.
+                if header.codec:
+                    error.position = 0
+                else:
+                    error.position = HEADER_BYTES + (error.position or 0)
+                raise
+        except FormatError as error:
+            raise error.at(self.path, self.position) from None
+
+    def placed(self, base_offset: int, leader_epoch: int) -> Batch:
+        """The same batch at another offset and epoch: 12 bytes change, and not the CRC."""
+        raw = b"".join(
+            (
+                _OFFSET.pack(base_offset),
+                self.raw[8:12],
+                _EPOCH.pack(leader_epoch),
+                self.raw[_MAGIC_POSITION:],
+            )
+        )
+        header = self.header._replace(base_offset=base_offset, leader_epoch=leader_epoch)
+        return Batch(raw, header, position=self.position, path=self.path)
+
+    def stamped(self, append_timestamp: int) -> Batch:
+        """The same batch with the time of its append in place of its records' own timestamps."""
+        header = self.header
+        sealed = seal_batch(
+            self.raw[HEADER_BYTES:],
+            record_count=header.record_count,
+            base_timestamp=header.base_timestamp,
+            max_timestamp=append_timestamp,
+            attributes=header.attributes | TimestampType.LOG_APPEND << 3,
+            last_offset_delta=header.last_offset_delta,
+            producer_id=header.producer_id,
+            producer_epoch=header.producer_epoch,
+            base_sequence=header.base_sequence,
+        )
+        return Batch.parse(
+            sealed.at(header.base_offset, header.leader_epoch),
+            position=self.position,
+            path=self.path,
+        )
+
+
+def _parse_header(raw: bytes) -> BatchHeader:
+    if len(raw) <= _MAGIC_POSITION:
+        raise TruncatedError(
+            "the bytes end inside a batch's header", expected=HEADER_BYTES, found=len(raw)
+        )
+    magic = raw[_MAGIC_POSITION]
+    if magic < 2:
+        return legacy.parse_header(raw)
+    if magic > 2:
+        raise UnsupportedFormatError(
+            "a batch's magic is unknown",
+            position=_MAGIC_POSITION,
+            expected="0, 1 or 2",
+            found=magic,
+        )
+    if len(raw) < HEADER_BYTES:
+        raise TruncatedError(
+            "the bytes end inside a batch's header", expected=HEADER_BYTES, found=len(raw)
+        )
+    header = BatchHeader._make(_HEADER.unpack_from(raw))
+    if header.size != len(raw):
+        raise FormatError(
+            "a batch's length is wrong", position=8, expected=len(raw) - 12, found=header.length
+        )
+    if header.base_offset < 0 or header.last_offset_delta < 0 or header.record_count < 0:
+        raise FormatError(
+            "a batch's header holds a negative number",
+            expected="base offset, last offset delta and count of at least 0",
+            found=f"{header.base_offset}, {header.last_offset_delta} and {header.record_count}",
+        )
+    return header
+
+
+def peek(buffer: bytes, position: int = 0) -> tuple[int, int]:
+    """``(base offset, size in bytes)`` of the batch whose first 12 bytes stand at ``position``.
+
+    For a message of format 0 or 1 the offset is the *last* one inside. The size is whatever the
+    bytes say; compare it with what there is before you use it.
+    """
+    offset, length = _OFFSET_AND_LENGTH.unpack_from(buffer, position)
+    return offset, LOG_OVERHEAD_BYTES + length
+
+
+def iter_batches(data: bytes, *, position: int = 0, path: str | None = None) -> Iterator[Batch]:
+    """The batches that stand one behind the other in ``data``, which holds whole batches only.
+
+    ``position`` is where ``data`` begins in the file ``path``. Raises FormatError at the first
+    thing that is no batch; CRCs are not checked.
+    """
+    start = 0
+    end = len(data)
+    while start < end:
+        if end - start < LOG_OVERHEAD_BYTES:
+            raise TruncatedError(
+                "the bytes end inside a batch's header",
+                path=path,
+                position=position + start,
+                expected=HEADER_BYTES,
+                found=end - start,
+            )
+        _, size = peek(data, start)
+        if size > MAX_BATCH_BYTES:
+            raise LimitError(
+                "a batch is too large",
+                path=path,
+                position=position + start,
+                expected=f"at most {MAX_BATCH_BYTES} bytes",
+                found=size,
+            )
+        if not LOG_OVERHEAD_BYTES < size <= end - start:
+            raise TruncatedError(
+                "a batch is longer than what is there of it",
+                path=path,
+                position=position + start,
+                expected=size,
+                found=end - start,
+            )
+        yield Batch.parse(data[start : start + size], position=position + start, path=path)
+        start += size
+
+
+class SealedBatch(NamedTuple):
+    """A batch of format v2 that is finished but for its place, which its CRC does not cover."""
+
+    crc: int
+    tail: bytes
+    """Everything behind the CRC."""
+    record_count: int
+    max_timestamp: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return _CRC_START + len(self.tail)
+
+    def at(self, base_offset: int, leader_epoch: int) -> bytes:
+        """The whole batch, placed at ``base_offset`` and stamped with ``leader_epoch``."""
+        length = _CRC_START - LOG_OVERHEAD_BYTES + len(self.tail)
+        return _BEFORE_CRC.pack(base_offset, length, leader_epoch, 2, self.crc) + self.tail
+
+
+def seal_batch(
+    body: bytes,
+    *,
+    record_count: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    attributes: int = 0,
+    last_offset_delta: int | None = None,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+) -> SealedBatch:
+    """A batch around ``body``, records that are encoded (and compressed) already."""
+    tail = (
+        _AFTER_CRC.pack(
+            attributes,
+            record_count - 1 if last_offset_delta is None else last_offset_delta,
+            base_timestamp,
+            max_timestamp,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            record_count,
+        )
+        + body
+    )
+    return SealedBatch(crc32c_extend(0, tail), tail, record_count, max_timestamp)
+
+
+def seal_records(
+    records: Sequence[Record],
+    *,
+    codec: Codec = Codec.NONE,
+    level: int | None = None,
+    default_timestamp: int = NO_TIMESTAMP,
+    append_timestamp: int | None = None,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+    transactional: bool = False,
+    control: bool = False,
+) -> SealedBatch:
+    """A batch that holds ``records``, whose own offsets are not looked at.
+
+    Timestamps are milliseconds; ``default_timestamp`` replaces ``NO_TIMESTAMP``, and
+    ``append_timestamp`` makes it a batch of LogAppendTime. Raises InvalidInputError when there are
+    no records, or one of them cannot be stored.
+    """
+    if not records:
+        raise InvalidInputError("a batch holds at least one record")
+    body, base_timestamp, max_timestamp = encode_records(records, default_timestamp)
+    if codec:
+        body = compress(codec, body, level)
+    if len(body) > MAX_BATCH_BYTES - HEADER_BYTES:
+        raise InvalidInputError(
+            f"a batch of {HEADER_BYTES + len(body)} bytes is too large: at most {MAX_BATCH_BYTES}"
+        )
+    attributes = codec | transactional << 4 | control << 5
+    if append_timestamp is not None:
+        attributes |= TimestampType.LOG_APPEND << 3
+        max_timestamp = append_timestamp
+    return seal_batch(
+        body,
+        record_count=len(records),
+        base_timestamp=base_timestamp,
+        max_timestamp=max_timestamp,
+        attributes=attributes,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    )
+
+
+def encode_batch(
+    records: Sequence[Record], *, base_offset: int = 0, leader_epoch: int = -1, **options: Any
+) -> bytes:
+    """The bytes of a batch that holds ``records`` at ``base_offset`` and the offsets behind it.
+
+    ``options`` and errors are those of :func:`seal_records`.
+    """
+    if not 0 <= base_offset <= _INT64_MAX - len(records):
+        raise InvalidInputError(f"offset {base_offset} is out of bounds: 0 to 2^63 - 1")
+    return seal_records(records, **options).at(base_offset, leader_epoch)

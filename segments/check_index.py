@@ -1,0 +1,233 @@
+"""Checking a segment's two indexes against its log, while the log is read once.
+
+Demanded is what a look-up needs, and no more: files that the cleaner wrote, that were appended
+to over restarts, or by old brokers, follow other rhythms than ours. So entries have to ascend, to
+name places that exist, and never to lead past what is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from logstore.segments import offset_index, time_index
+from logstore.segments.header import BatchHeader
+from logstore.segments.offset_index import OffsetEntry
+from logstore.segments.time_index import TimeEntry
+
+__all__ = ["IndexCheck", "OffsetIndexCheck", "Problem", "TimeIndexCheck"]
+
+
+class Problem(NamedTuple):
+    """What is wrong at a place of a file."""
+
+    position: int
+    text: str
+    expected: str | None = None
+    found: str | None = None
+
+
+class IndexCheck:
+    """What both indexes have in common; the batches of the log are shown to it one by one."""
+
+    entry_bytes: int
+    columns: tuple[str, str]
+
+    def __init__(self, entries: Sequence[tuple[int, int]], size: int) -> None:
+        self._entries = entries
+        """The entries that ascend, up to the first that does not."""
+        self._next = 0
+        """Number of the first entry that was not compared yet."""
+        self.problems: list[Problem] = []
+        """What was found since somebody last took it away."""
+        if size % self.entry_bytes:
+            self.problems.append(
+                Problem(
+                    size - size % self.entry_bytes,
+                    "the index ends inside an entry",
+                    f"a multiple of {self.entry_bytes} bytes",
+                    f"{size} bytes",
+                )
+            )
+        self._keep_what_ascends()
+
+    def _keep_what_ascends(self) -> None:
+        """Behind an entry that does not ascend nothing can be compared in one pass."""
+        entries = self._entries
+        for number in range(1, len(entries)):
+            before, entry = entries[number - 1], entries[number]
+            for column, name in enumerate(self.columns):
+                if entry[column] <= before[column]:
+                    self._entries = entries[:number]
+                    self._add(
+                        number,
+                        f"the {name}s do not ascend",
+                        f"more than {before[column]}",
+                        f"{entry[column]}",
+                    )
+                    return
+
+    def _add(
+        self, number: int, text: str, expected: str | None = None, found: str | None = None
+    ) -> None:
+        position = number * self.entry_bytes
+        self.problems.append(Problem(position, text, expected, found))
+
+    def take(self) -> list[Problem]:
+        """What was found since the last call."""
+        problems, self.problems = self.problems, []
+        return problems
+
+    def batch(self, position: int, header: BatchHeader, *, trusted: bool) -> None:
+        """The next batch of the log; not ``trusted`` where its checksum is wrong."""
+        raise NotImplementedError
+
+    def damage(self, end: int) -> None:
+        """The next bytes of the log, up to ``end``, are no batch."""
+        raise NotImplementedError
+
+    def finish(self, end: int) -> None:
+        """The log ends at position ``end``, and is known up to there."""
+        raise NotImplementedError
+
+
+class OffsetIndexCheck(IndexCheck):
+    """Every entry leads to a batch, and to none that is behind the offset that it names."""
+
+    entry_bytes = offset_index.ENTRY_BYTES
+    columns = ("offset", "position")
+
+    def __init__(self, data: bytes, base_offset: int) -> None:
+        valid = data[: offset_index.valid_size(data)]
+        self._decoded = offset_index.decode_entries(base_offset, valid)
+        super().__init__(self._decoded, len(data))
+        self._last_offset = -1
+        """The largest offset in front of the next batch."""
+        self._in_doubt = False
+        """Whether something could not be read, and may have had more offsets."""
+
+    def batch(self, position: int, header: BatchHeader, *, trusted: bool) -> None:
+        while self._next < len(self._entries) and self._entry.position <= position:
+            entry = self._entry
+            if entry.position < position:
+                self._misses_batch(entry)
+            elif entry.offset <= self._last_offset:
+                self._add(
+                    self._next,
+                    f"the entry leads past its offset, to position {position}",
+                    f"an offset above {self._last_offset}",
+                    f"{entry.offset}",
+                )
+            elif entry.offset < header.base_offset and trusted:
+                self._add(
+                    self._next,
+                    f"the entry's offset stands in front of position {position}",
+                    f"an offset of at least {header.base_offset}",
+                    f"{entry.offset}",
+                )
+            self._next += 1
+        if trusted:
+            self._last_offset = max(self._last_offset, header.last_offset)
+        else:
+            self._in_doubt = True
+
+    def damage(self, end: int) -> None:
+        self._in_doubt = True
+        while self._next < len(self._entries) and self._entry.position < end:
+            self._next += 1  # there may have been a batch once
+
+    def finish(self, end: int) -> None:
+        for number in range(self._next, len(self._entries)):
+            entry = self._decoded[number]
+            if entry.position >= end:
+                self._add(
+                    number,
+                    "the entry leads behind the log's end",
+                    f"a position below {end}",
+                    f"{entry.position}",
+                )
+                return
+            self._misses_batch(entry)
+            self._next += 1
+        if not self._entries or self._in_doubt:
+            return
+        last = self._entries[-1][0]
+        if last > self._last_offset:
+            self._add(
+                len(self._entries) - 1,
+                "the entry's offset is not in the log",
+                f"at most {self._last_offset}",
+                f"{last}",
+            )
+
+    @property
+    def _entry(self) -> OffsetEntry:
+        return self._decoded[self._next]
+
+    def _misses_batch(self, entry: OffsetEntry) -> None:
+        self._add(
+            self._next,
+            "the entry leads to no batch",
+            "the position of a batch",
+            f"{entry.position}",
+        )
+
+
+class TimeIndexCheck(IndexCheck):
+    """Every entry names the first batch that is as recent as it says."""
+
+    entry_bytes = time_index.ENTRY_BYTES
+    columns = ("timestamp", "offset")
+
+    def __init__(self, data: bytes, base_offset: int) -> None:
+        valid = data[: time_index.valid_size(data)]
+        self._decoded = time_index.decode_entries(base_offset, valid)
+        super().__init__(self._decoded, len(data))
+        self._max_timestamp = -1
+        """The largest timestamp in front of the next batch."""
+        self._in_doubt = False
+        """Whether something before could not be read, and may have been more recent."""
+        self._last_offset = -1
+        """The largest offset so far."""
+
+    def batch(self, position: int, header: BatchHeader, *, trusted: bool) -> None:
+        if not trusted:
+            self._in_doubt = True
+            return
+        while self._next < len(self._entries) and self._entry.offset <= header.last_offset:
+            self._compare(self._entry, header)
+            self._next += 1
+        self._max_timestamp = max(self._max_timestamp, header.max_timestamp)
+        self._last_offset = header.last_offset
+
+    def _compare(self, entry: TimeEntry, header: BatchHeader) -> None:
+        if self._max_timestamp >= entry.timestamp:
+            self._add(
+                self._next,
+                f"the entry leads past its timestamp, to offset {entry.offset}",
+                f"a timestamp above {self._max_timestamp}",
+                f"{entry.timestamp}",
+            )
+        elif header.max_timestamp != entry.timestamp and not self._in_doubt:
+            self._add(
+                self._next,
+                f"the entry's timestamp is not that of the batch of offset {entry.offset}",
+                f"{header.max_timestamp}",
+                f"{entry.timestamp}",
+            )
+
+    def damage(self, end: int) -> None:
+        self._in_doubt = True
+
+    def finish(self, end: int) -> None:
+        if self._next < len(self._entries) and not self._in_doubt:
+            self._add(
+                self._next,
+                "the entry's offset is not in the log",
+                f"at most {self._last_offset}" if self._last_offset >= 0 else "an empty index",
+                f"{self._entry.offset}",
+            )
+
+    @property
+    def _entry(self) -> TimeEntry:
+        return self._decoded[self._next]

@@ -1,0 +1,60 @@
+"""Control records: what the broker, not a producer, writes into a partition.
+
+The key is ``int16 version, int16 type``; the value depends on the type. A transaction's marker is
+``int16 version, int32 coordinator epoch`` (source: Kafka documentation, "Control Batches", KIP-98,
+KIP-595 and KIP-853 for the types of a KRaft log).
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+from logstore.segments.errors import FormatError
+from logstore.segments.record import Record
+
+__all__ = ["ControlType", "control_label", "control_type", "end_transaction_marker"]
+
+_KEY = struct.Struct(">hh")
+_END_TRANSACTION = struct.Struct(">hi")
+
+
+class ControlType(enum.IntEnum):
+    """The types of control records, by the number in their key."""
+
+    ABORT = 0
+    COMMIT = 1
+    LEADER_CHANGE = 2
+    SNAPSHOT_HEADER = 3
+    SNAPSHOT_FOOTER = 4
+    KRAFT_VERSION = 5
+    KRAFT_VOTERS = 6
+
+
+def control_type(record: Record) -> int:
+    """The number of a control record's type, known or not; raises FormatError without one."""
+    if record.key is None or len(record.key) < _KEY.size:
+        raise FormatError(
+            f"the control record at offset {record.offset} has no type",
+            expected=f"a key of at least {_KEY.size} bytes",
+            found="null" if record.key is None else len(record.key),
+        )
+    return int(_KEY.unpack_from(record.key)[1])
+
+
+def control_label(record: Record) -> str:
+    """The type's name in lower case (``commit``, ``abort``, ...), ``unknown-N`` for a new one."""
+    number = control_type(record)
+    try:
+        return ControlType(number).name.lower().replace("_", "-")
+    except ValueError:
+        return f"unknown-{number}"
+
+
+def end_transaction_marker(kind: ControlType, *, timestamp: int, coordinator_epoch: int) -> Record:
+    """The record that ends a transaction: ``kind`` is COMMIT or ABORT."""
+    return Record(
+        timestamp=timestamp,
+        key=_KEY.pack(0, kind),
+        value=_END_TRANSACTION.pack(0, coordinator_epoch),
+    )

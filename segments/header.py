@@ -1,0 +1,93 @@
+"""What a batch's header says, for batches of format v2 and for messages of formats 0 and 1."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from logstore.segments.compression import Codec
+from logstore.segments.errors import UnsupportedFormatError
+
+__all__ = ["LOG_OVERHEAD_BYTES", "BatchHeader", "TimestampType"]
+
+LOG_OVERHEAD_BYTES = 12
+"""What stands in front of the part that a batch's length counts: offset and length themselves."""
+
+
+class TimestampType(enum.IntEnum):
+    """Whose time a timestamp is; the number stands in bit 3 of the attributes."""
+
+    CREATE = 0
+    LOG_APPEND = 1
+
+    @property
+    def label(self) -> str:
+        """The name that Kafka's configuration uses: ``CreateTime`` or ``LogAppendTime``."""
+        return "CreateTime" if self is TimestampType.CREATE else "LogAppendTime"
+
+
+class BatchHeader(NamedTuple):
+    """The 13 fields of a header, in the order in which format v2 stores them.
+
+    For messages of formats 0 and 1 the fields that they lack are -1, and offsets, timestamps and
+    count are those of the messages inside.
+    """
+
+    base_offset: int
+    length: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    record_count: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch."""
+        return LOG_OVERHEAD_BYTES + self.length
+
+    @property
+    def last_offset(self) -> int:
+        """The offset of the last record that the batch was written with."""
+        return self.base_offset + self.last_offset_delta
+
+    @property
+    def next_offset(self) -> int:
+        """The first offset that may follow the batch."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def codec(self) -> Codec:
+        """How the records are compressed; raises UnsupportedFormatError for an unknown number."""
+        number = self.attributes & 7
+        if number > Codec.ZSTD:
+            raise UnsupportedFormatError(
+                "a batch's codec is unknown", expected="0 to 4", found=number
+            )
+        return Codec(number)
+
+    @property
+    def timestamp_type(self) -> TimestampType:
+        """Whether the timestamps are the records' own or the time of the append."""
+        return TimestampType(self.attributes >> 3 & 1)
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the batch belongs to a transaction."""
+        return bool(self.attributes & 0x10)
+
+    @property
+    def control(self) -> bool:
+        """Whether the batch holds control records, which consumers do not see."""
+        return bool(self.attributes & 0x20)
+
+    @property
+    def delete_horizon(self) -> int | None:
+        """When compaction may drop the batch's tombstones (milliseconds), if it has been set."""
+        return self.base_timestamp if self.attributes & 0x40 else None

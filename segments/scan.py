@@ -1,0 +1,180 @@
+"""Reading a segment from one end to the other: batches, and the places that are not batches.
+
+A scan never stops silently. What it cannot read becomes a :class:`Damage` with its position and
+reason, and the scan goes on at the next batch that proves itself by its checksum.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES, Batch, peek
+from logstore.segments.errors import FormatError
+from logstore.segments.files import File
+
+__all__ = ["Damage", "DamageKind", "has_unwritten_sector", "scan"]
+
+_CHUNK_BYTES = 1 << 20
+_SMALLEST_HEADER_BYTES = 17
+_MAGIC_POSITION = 16
+_ATTRIBUTES_POSITION = 21
+_ATTRIBUTES_AND_DELTA = struct.Struct(">hi")
+_COUNT = struct.Struct(">i")
+_ZEROS_THAT_TELL = 16
+
+SECTOR_BYTES = 512
+"""What a disk writes as a whole: assumption 3 of ``docs/crash-safety.md``."""
+
+
+class DamageKind(enum.Enum):
+    """What is wrong with a place."""
+
+    TORN = "torn"
+    """A batch begins here and the file ends before it does, or only zeros follow: what a crash
+    in the middle of a write leaves."""
+    CORRUPT = "corrupt"
+    """The bytes are no batch, though there is room for one."""
+
+
+class Damage(NamedTuple):
+    """A place in a log that is no whole batch."""
+
+    position: int
+    size: int
+    """Bytes up to the next good batch, or to the end of the file."""
+    kind: DamageKind
+    reason: str
+
+
+def scan(
+    file: File, *, start: int = 0, end: int | None = None, resync: bool = True
+) -> Iterator[Batch | Damage]:
+    """The batches of ``file`` from position ``start`` (the beginning of one) to ``end``.
+
+    The CRC of a batch is for the caller to check (a batch with a wrong one still has its place and
+    size); only the search for the next batch behind a Damage checks it. Without ``resync`` the
+    first Damage reaches to the end, and is the last thing that is yielded.
+    """
+    if end is None:
+        end = file.size()
+    window = _Window(file, end)
+    position = start
+    while position < end:
+        found = _batch_at(window, position, end)
+        if isinstance(found, Batch):
+            yield found
+            position += found.header.size
+            continue
+        kind, reason = found
+        stop = _next_batch(window, position + 1, end) if resync else end
+        if stop < end:
+            kind = DamageKind.CORRUPT
+        yield Damage(position, stop - position, kind, reason)
+        position = stop
+
+
+def _batch_at(window: _Window, position: int, end: int) -> Batch | tuple[DamageKind, str]:
+    room = end - position
+    prefix = window.read(position, _SMALLEST_HEADER_BYTES)
+    if len(prefix) < _SMALLEST_HEADER_BYTES:
+        if not prefix.strip(b"\0"):
+            return DamageKind.TORN, f"zeros: expected a batch, found {len(prefix)} zero bytes"
+        return (
+            DamageKind.TORN,
+            f"torn batch: expected a header of {HEADER_BYTES} bytes, found {len(prefix)} bytes",
+        )
+    _, size = peek(prefix)
+    if not prefix.strip(b"\0") and window.only_zeros(position):
+        return DamageKind.TORN, f"zeros: expected a batch, found {room} zero bytes"
+    if not _SMALLEST_HEADER_BYTES < size <= MAX_BATCH_BYTES:
+        return (
+            DamageKind.CORRUPT,
+            f"wrong length: expected at most {MAX_BATCH_BYTES} bytes, found {size}",
+        )
+    if size > room:
+        return DamageKind.TORN, f"torn batch: expected {size} bytes, found {room}"
+    try:
+        return Batch.parse(window.read(position, size), position=position, path=window.path)
+    except FormatError as error:
+        return DamageKind.CORRUPT, error.reason
+
+
+def _next_batch(window: _Window, position: int, end: int) -> int:
+    """The position of the next batch of format 2 whose checksum is right, or ``end``."""
+    while end - position >= HEADER_BYTES:
+        chunk = window.read(position, _CHUNK_BYTES)
+        candidate = chunk.find(2, _MAGIC_POSITION) - _MAGIC_POSITION
+        while candidate >= 0:
+            start = position + candidate
+            if len(chunk) - candidate >= _SMALLEST_HEADER_BYTES:
+                offset, size = peek(chunk, candidate)
+                if (
+                    offset >= 0
+                    and HEADER_BYTES <= size <= min(MAX_BATCH_BYTES, end - start)
+                    and _may_be_header(window.read(start, HEADER_BYTES))
+                ):
+                    found = _batch_at(window, start, end)
+                    if isinstance(found, Batch) and found.crc_ok:
+                        return start
+            candidate = chunk.find(2, candidate + 1 + _MAGIC_POSITION) - _MAGIC_POSITION
+        position += max(1, len(chunk) - _MAGIC_POSITION)
+    return end
+
+
+def _may_be_header(data: bytes) -> bool:
+    """Whether a batch could begin so. It spares the search the checksums of whatever random bytes
+    claim to be hundreds of megabytes: compressed data holds one such claim in two kilobytes."""
+    attributes, last_offset_delta = _ATTRIBUTES_AND_DELTA.unpack_from(data, _ATTRIBUTES_POSITION)
+    (count,) = _COUNT.unpack_from(data, HEADER_BYTES - _COUNT.size)
+    return bool(0 <= attributes < 1 << 7 and 0 <= count <= last_offset_delta + 1)
+
+
+def has_unwritten_sector(data: bytes, position: int) -> bool:
+    """Whether the part that lies in one disk sector is nothing but zeros, for any sector that
+    ``data`` (at ``position`` of its file) touches with 16 bytes or more.
+
+    A power cut leaves such holes where a file had grown and some of its sectors were not written;
+    a bit that flipped does not. So this tells a torn write from damage, in the part of a log that
+    was not known to be on disk. (A header may hold 15 zeros in a row, and not 16.)
+    """
+    start = 0
+    while start < len(data):
+        stop = min(start + SECTOR_BYTES - (position + start) % SECTOR_BYTES, len(data))
+        if stop - start >= _ZEROS_THAT_TELL and not data[start:stop].strip(b"\0"):
+            return True
+        start = stop
+    return False
+
+
+class _Window:
+    """Small reads of a file out of large ones."""
+
+    def __init__(self, file: File, end: int) -> None:
+        self.path = file.path
+        self._file = file
+        self._end = end
+        self._chunk = b""
+        self._start = 0
+
+    def read(self, position: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``position``; fewer at the end."""
+        size = min(size, self._end - position)
+        offset = position - self._start
+        if not 0 <= offset <= len(self._chunk) - size:
+            wanted = min(max(size, _CHUNK_BYTES), self._end - position)
+            self._chunk = self._file.read_at(wanted, position)
+            self._start = position
+            offset = 0
+        return self._chunk[offset : offset + size]
+
+    def only_zeros(self, position: int) -> bool:
+        """Whether there is nothing but zeros from ``position`` on."""
+        while position < self._end:
+            chunk = self.read(position, _CHUNK_BYTES)
+            if not chunk or chunk.strip(b"\0"):
+                return not chunk
+            position += len(chunk)
+        return True

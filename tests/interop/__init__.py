@@ -1,0 +1,1 @@
+"""Tests that hold our files against those of Apache Kafka itself."""
