@@ -45,7 +45,26 @@ def _choice(*allowed: str) -> Callable[[str, Any], str]:
     return check
 
 
+def _policies(key: str, value: Any) -> str:
+    policies = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+    if not policies or not set(policies) <= {"delete", "compact"}:
+        raise InvalidInputError(f"{key} is delete, compact, or compact,delete; not {value!r}")
+    return ",".join(sorted(set(policies)))
+
+
+def _ratio(key: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"{key} takes a number, not {value!r}") from None
+    if not 0 <= number <= 1:
+        raise InvalidInputError(f"{key}={number} is out of bounds: 0 to 1")
+    return number
+
+
 _INT32_MAX = (1 << 31) - 1
+_INT64_MAX = (1 << 63) - 1
+_DAY_MS = 24 * 60 * 60 * 1000
 
 
 def _key(default: Any, check: Callable[[str, Any], Any], description: str) -> Any:
@@ -76,6 +95,62 @@ class LogConfig:
         _integer(HEADER_BYTES, MAX_BATCH_BYTES),
         "The largest batch that may be appended, as it is stored. (Kafka's default is 1 MiB, to "
         "protect a network that is not there.)",
+    )
+    segment_ms: int = _key(
+        7 * _DAY_MS,
+        _integer(1, _INT64_MAX),
+        "A segment is rolled when its first record is older than this, even if it is not full.",
+    )
+    segment_jitter_ms: int = _key(
+        0,
+        _integer(0, _INT64_MAX),
+        "Up to this much is taken off segment_ms, so that many partitions do not roll at once.",
+    )
+    cleanup_policy: str = _key(
+        "delete",
+        _policies,
+        "delete drops old segments, compact keeps the last record of each key, "
+        "compact,delete does both.",
+    )
+    retention_ms: int = _key(
+        7 * _DAY_MS,
+        _integer(-1, _INT64_MAX),
+        "A segment whose newest record is older than this is deleted; -1 keeps it for ever.",
+    )
+    retention_bytes: int = _key(
+        -1,
+        _integer(-1, _INT64_MAX),
+        "Oldest segments are deleted while the partition stays at least this large; -1: never.",
+    )
+    file_delete_delay_ms: int = _key(
+        60_000,
+        _integer(0, _INT64_MAX),
+        "Files that are deleted keep lying about, renamed, for this long.",
+    )
+    delete_retention_ms: int = _key(
+        _DAY_MS,
+        _integer(0, _INT64_MAX),
+        "Compaction keeps tombstones for this long, so that readers can learn of the deletion.",
+    )
+    min_cleanable_dirty_ratio: float = _key(
+        0.5,
+        _ratio,
+        "The part of the log that must not yet have been compacted before compaction begins.",
+    )
+    min_compaction_lag_ms: int = _key(
+        0,
+        _integer(0, _INT64_MAX),
+        "Records younger than this are not compacted.",
+    )
+    max_compaction_lag_ms: int = _key(
+        _INT64_MAX,
+        _integer(1, _INT64_MAX),
+        "Records older than this are compacted, however small the dirty part is.",
+    )
+    cleaner_dedupe_buffer_bytes: int = _key(
+        128 << 20,
+        _integer(1 << 10, 1 << 40),
+        "The memory that compaction may use to remember keys; more keys take several passes.",
     )
     message_timestamp_type: str = _key(
         TimestampType.CREATE.label,
@@ -120,6 +195,23 @@ class LogConfig:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
+
+    @property
+    def compacts(self) -> bool:
+        """Whether the log is compacted, so that every record needs a key."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deletes(self) -> bool:
+        """Whether old segments are deleted by time and size."""
+        return "delete" in self.cleanup_policy
+
+    @property
+    def longest_segment_ms(self) -> int:
+        """After how long a segment is rolled: compaction may not have to wait longer."""
+        if self.compacts:
+            return min(self.segment_ms, self.max_compaction_lag_ms)
+        return self.segment_ms
 
     def codec_for(self, requested: Codec) -> Codec:
         """The codec for records that whoever appends wants compressed by ``requested``."""

@@ -16,9 +16,9 @@ All of it happens under the partition's lock.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from logstore.config import LogConfig
@@ -30,44 +30,21 @@ from logstore.segments.files import File, Files, read_bounded, write_atomically,
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.scan import Damage, has_unwritten_sector, scan
 from logstore.state import POISONED, Checkpoint, LogState
+from logstore.structure import (
+    drop_below,
+    finish_swaps,
+    list_segments,
+    read_offset,
+    segment_path,
+    start_segment,
+)
 
-__all__ = ["list_segments", "recover", "settle_tail", "start_segment"]
+__all__ = ["advance_epochs", "recover", "settle_tail"]
 
 _log = logging.getLogger("logstore")
 
 _MAX_CHECKPOINT_BYTES = 16 << 20
 _HOLE_SEARCH_BYTES = 64 << 20
-
-
-def list_segments(files: Files, directory: str) -> tuple[int, ...]:
-    """The base offsets of the segments in a directory, ascending."""
-    parsed = map(filenames.parse_segment_file, files.names(directory))
-    return tuple(sorted(base for base, suffix in filter(None, parsed) if suffix == filenames.LOG))
-
-
-def segment_path(directory: str, base_offset: int, suffix: str) -> str:
-    """The path of a segment's file."""
-    return os.path.join(directory, filenames.segment_file(base_offset, suffix))
-
-
-def start_segment(files: Files, directory: str, base_offset: int) -> None:
-    """Make the three empty files of a segment.
-
-    Commit point: the directory's sync. A crash before it leaves the segment or not; it is empty,
-    so both are the same log.
-    """
-    for suffix in (filenames.OFFSET_INDEX, filenames.TIME_INDEX, filenames.LOG):
-        file = files.open(segment_path(directory, base_offset, suffix), write=True, create=True)
-        file.truncate(0)
-        file.close()
-    files.sync_directory(directory)
-
-
-def remove_segment(files: Files, directory: str, base_offset: int) -> None:
-    """Take back what ``start_segment`` made, as far as it came."""
-    for suffix in (filenames.LOG, filenames.OFFSET_INDEX, filenames.TIME_INDEX):
-        with contextlib.suppress(OSError):
-            files.remove(segment_path(directory, base_offset, suffix))
 
 
 def recover(
@@ -85,35 +62,39 @@ def recover(
     generation, which moves on for the other processes to notice. Raises FormatError for damage
     that is no torn tail; nothing has been changed then.
     """
+    finish_swaps(files, directory)
+    log_start_offset = read_offset(files, directory, filenames.LOG_START_CHECKPOINT) or 0
+    drop_below(files, directory, log_start_offset)
     bases = list_segments(files, directory)
     if not bases:
-        start_segment(files, directory, 0)
-        bases = (0,)
+        start_segment(files, directory, log_start_offset)
+        bases = (log_start_offset,)
     active = bases[-1]
     poisoned = bool(previous.flags & POISONED)
     state = LogState(
         generation=(previous.generation + 2) & ~1,
         active_base=active,
-        log_start_offset=bases[0],
+        log_start_offset=max(bases[0], log_start_offset),
         next_offset=active,
     )
     log_path = segment_path(directory, active, filenames.LOG)
     file = files.open(log_path, write=True)
     try:
         size = file.size()
-        usable = (
-            checkpoint is not None
-            and checkpoint.active_base == active
+        if checkpoint is not None and not (
+            checkpoint.active_base == active
             and checkpoint.valid_end <= size
             and _indexes_reach(files, directory, checkpoint)
-        )
-        if checkpoint is not None and usable:
+        ):
+            checkpoint = None
+        if checkpoint is not None:
             state.valid_end = checkpoint.valid_end
             state.next_offset = checkpoint.next_offset
             state.first_timestamp = checkpoint.first_timestamp
             state.progress = replace(checkpoint.progress)
         tail = _read_tail(file, state, config, may_have_holes=not same_boot)
-        clean = usable and not poisoned and state.valid_end == size
+        # Batches behind the checkpoint are whole, but nobody knows whether they were ever synced.
+        clean = checkpoint is not None and checkpoint.valid_end == size and not poisoned
         if poisoned:
             file = _rewrite_active(files, file, state.valid_end)
         elif state.valid_end < size:
@@ -181,9 +162,12 @@ def _read_tail(file: File, state: LogState, config: LogConfig, *, may_have_holes
     base = state.active_base
     items = scan(file, start=state.valid_end)
     for item in items:
-        bad = _what_is_wrong(item, state.next_offset)
+        bad = _what_is_wrong(item, state.next_offset, file.path)
         if bad is not None:
-            good = next((i for i in items if isinstance(i, Batch) and i.crc_ok), None)
+            # Behind a place that is no batch, the search may find one in the value of a torn
+            # record. It belongs to another log, and most of those begin at lower offsets.
+            lowest = state.next_offset if isinstance(item, Damage) else 0
+            good = next((i for i in items if _is_good(i, lowest)), None)
             # A torn write is the last thing in a file, unless a power cut tore it: then sectors
             # in the middle may be missing (assumption 3 of docs/crash-safety.md).
             if good is not None and not (
@@ -213,13 +197,13 @@ def _read_tail(file: File, state: LogState, config: LogConfig, *, may_have_holes
     return tail
 
 
-def _what_is_wrong(item: Batch | Damage, next_offset: int) -> FormatError | None:
+def _what_is_wrong(item: Batch | Damage, next_offset: int, path: str) -> FormatError | None:
     if isinstance(item, Damage):
-        return FormatError(item.reason, position=item.position)
+        return item.error(path)
     if item.header.base_offset < next_offset:
         return FormatError(
             "the offsets go back",
-            path=item.path,
+            path=path,
             position=item.position,
             expected=f"at least {next_offset}",
             found=item.header.base_offset,
@@ -229,6 +213,10 @@ def _what_is_wrong(item: Batch | Damage, next_offset: int) -> FormatError | None
     except ChecksumError as error:
         return error
     return None
+
+
+def _is_good(item: Batch | Damage, lowest: int) -> bool:
+    return isinstance(item, Batch) and item.header.base_offset >= lowest and item.crc_ok
 
 
 def _has_hole(file: File, position: int, end: int) -> bool:
@@ -253,11 +241,11 @@ def _rewrite_active(files: Files, file: File, valid_end: int) -> File:
 
     After a failed sync the kernel may call pages clean that never reached the disk, and syncing
     them again does nothing. New pages in a new file are written for certain, or fail for certain.
-    Commit point: the rename. A crash before it leaves the old file and a ``.swap`` beside it that
+    Commit point: the rename. A crash before it leaves the old file and a ``.tmp`` beside it that
     the next recovery replaces; after it, the new one, which is on stable storage.
     """
     path = file.path
-    copy = files.open(path + filenames.SWAP, write=True, create=True)
+    copy = files.open(path + filenames.TEMPORARY, write=True, create=True)
     copy.truncate(0)
     position = 0
     while position < valid_end:
@@ -267,7 +255,7 @@ def _rewrite_active(files: Files, file: File, valid_end: int) -> File:
     copy.sync()
     file.close()
     copy.close()
-    files.rename(path + filenames.SWAP, path)
+    files.rename(path + filenames.TEMPORARY, path)
     files.sync_directory(os.path.dirname(path))
     return files.open(path, write=True)
 
@@ -280,7 +268,8 @@ def _settle_epochs(files: Files, directory: str, state: LogState, *, new_epoch: 
     """
     stored = _read_epochs(files, directory)
     entries = [e for e in stored if e.start_offset < state.next_offset or e.start_offset == 0]
-    latest = max([state.leader_epoch, *(entry.epoch for entry in entries)])
+    # One that was cut off counts too: its records may be on somebody's replica.
+    latest = max([state.leader_epoch, *(entry.epoch for entry in stored)])
     if new_epoch and state.next_offset > 0:
         latest += 1
     if not entries or entries[-1].epoch < latest:
@@ -290,10 +279,10 @@ def _settle_epochs(files: Files, directory: str, state: LogState, *, new_epoch: 
     return latest
 
 
-def advance_epoch(files: Files, directory: str, epoch: int, start_offset: int) -> None:
-    """Note that leader epoch ``epoch`` begins at ``start_offset``, the log's end."""
-    entries = [e for e in _read_epochs(files, directory) if e.start_offset < start_offset]
-    _write_epochs(files, directory, [*entries, EpochEntry(epoch, start_offset)])
+def advance_epochs(files: Files, directory: str, new: Sequence[EpochEntry]) -> None:
+    """Note the leader epochs that begin with the batches that are about to be appended."""
+    entries = [e for e in _read_epochs(files, directory) if e.start_offset < new[0].start_offset]
+    _write_epochs(files, directory, [*entries, *new])
 
 
 def _read_epochs(files: Files, directory: str) -> list[EpochEntry]:

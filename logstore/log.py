@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, NoReturn
 
 from logstore.clock import Clock, SystemClock
+from logstore.compaction import CompactionPlan, CompactionResult
 from logstore.config import LogConfig
 from logstore.errors import (
     ClosedError,
@@ -32,18 +33,32 @@ from logstore.errors import (
     InvalidInputError,
     LockTimeoutError,
     OffsetOutOfRangeError,
+    PoisonedError,
     ReadOnlyError,
 )
-from logstore.loader import advance_epoch, list_segments, segment_path
+from logstore.group_commit import GroupCommit
+from logstore.loader import advance_epochs
+from logstore.locking import PartitionLock
 from logstore.reader import Fetch, LogReader, View, observe
-from logstore.segments import filenames
-from logstore.segments.batch import Batch, iter_batches, seal_records
+from logstore.ready import (
+    check_offsets,
+    listed,
+    new_epochs,
+    placed,
+    ready_batches,
+    refuse_keyless,
+    too_large,
+)
+from logstore.retention import Decision, SegmentInfo
+from logstore.segments.batch import Batch, seal_records
 from logstore.segments.compression import Codec
-from logstore.segments.files import DiskFiles, File, FileLock, Files
+from logstore.segments.files import DiskFiles, Files
 from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
-from logstore.state import POISONED, STATE_BYTES, LogState, StateFile
-from logstore.writer import LogWriter, poisoned_error
+from logstore.state import STATE_BYTES, LogState, StateFile
+from logstore.structure import list_segments
+from logstore.upkeep import Upkeep
+from logstore.writer import LogWriter
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
@@ -107,19 +122,27 @@ class PartitionLog:
         self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
         self._refusal: type[ClosedError | ForkedError] | None = None
         """Why the handle cannot be used any more, if so."""
-        self._mutex = threading.Lock()
-        """Held by the thread that holds the file lock, which knows no threads."""
-        self._sync_mutex = threading.Lock()
-        """Held by the thread that syncs for all that wait; taken before ``_mutex``."""
-        self._sync_file: tuple[tuple[int, int], File] | None = None
-        """The log as ``_sync_mutex``'s holder has it open, and for which generation and base."""
-        self._lock: FileLock | None = None
+        self._closer: int | None = None
+        """The thread that is closing the handle; all others are refused the lock."""
+        self._lock: PartitionLock | None = None
         self._state_file: StateFile | None = None
         self._writer: LogWriter | None = None
         """Its methods are for the holder of both locks."""
         self._view: View | None = None
         """The log as readers last saw it; replaced as a whole."""
         self._reader = LogReader(self._files, self.directory, self.config)
+        self._group_commit = GroupCommit(
+            self._files, self.directory, look=self._look, locked=self._locked
+        )
+        self._upkeep = Upkeep(
+            self._files,
+            self.directory,
+            self.config,
+            self._clock,
+            look=self._look,
+            locked=self._locked,
+            reader=self._reader,
+        )
         self._open()
         _all_logs.add(self)
 
@@ -130,7 +153,12 @@ class PartitionLog:
             self._open_read_only()
             return
         self._files.make_directory(self.directory)
-        self._lock = self._files.lock(os.path.join(self.directory, LOCK_FILE))
+        self._lock = PartitionLock(
+            self._files.lock(os.path.join(self.directory, LOCK_FILE)),
+            name=self.directory,
+            clock=self._clock,
+            timeout=self._lock_timeout,
+        )
         try:
             shared = self._files.share(os.path.join(self.directory, STATE_FILE), STATE_BYTES)
             self._state_file = StateFile(shared, self._files.boot_id())
@@ -154,8 +182,9 @@ class PartitionLog:
 
         After the last handle's close the next opening scans nothing.
         """
-        if self._refusal is not None:
+        if self._refusal is not None or self._closer is not None:
             return
+        self._closer = threading.get_ident()
         try:
             if self._writer is not None and self._writer.has_written:
                 self.flush()
@@ -163,13 +192,15 @@ class PartitionLog:
                     writer.close_segment()
         finally:
             self._refusal = ClosedError
+            if self._lock is not None:
+                self._lock.drain()
             self._let_go()
 
     def _let_go(self) -> None:
         for resource in (self._writer, self._state_file, self._lock):
             if resource is not None:
                 resource.close()
-        self._sync_file = None
+        self._group_commit.close()
         self._reader.close()
         _all_logs.discard(self)
 
@@ -182,7 +213,11 @@ class PartitionLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except PoisonedError:
+            if error is None:  # otherwise it is, or follows from, the error that is on its way
+                raise
 
     def __repr__(self) -> str:
         return f"PartitionLog({self.directory!r})"
@@ -190,7 +225,6 @@ class PartitionLog:
     def _forked(self) -> None:
         """In a child process: give the parent's descriptors back without unlocking anything."""
         self._refusal = ForkedError
-        self._mutex = threading.Lock()
         self._let_go()
 
     def _refuse(self) -> NoReturn:
@@ -215,50 +249,18 @@ class PartitionLog:
             self._refuse()
         if self._lock is None or self._writer is None:
             raise ReadOnlyError(f"{self.directory}: the log was opened for reading only")
-        mutex = self._mutex
-        # Asking without a time-out first is cheaper, and nearly always enough.
-        if not mutex.acquire(False) and not mutex.acquire(timeout=self._lock_timeout):
-            raise self._lock_timed_out("thread")
-        try:
-            if self._refusal is not None:
-                self._refuse()
-            try:
-                self._lock.acquire()
-            except BlockingIOError:
-                self._wait_for_lock(self._lock)
-        except BaseException:
-            mutex.release()
-            raise
+        self._lock.acquire(self._check_usable)
         return self._writer
-
-    def _wait_for_lock(self, lock: FileLock) -> None:
-        # A blocking flock could not be interrupted. The lock is held for microseconds at a time,
-        # so giving way once or twice is nearly always enough.
-        deadline = self._clock.monotonic() + self._lock_timeout
-        pause = 0.0
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                lock.acquire()
-                return
-            if self._refusal is not None:
-                self._refuse()
-            if self._clock.monotonic() > deadline:
-                raise self._lock_timed_out("process")
-            self._clock.sleep(pause)
-            pause = min(pause + 0.00002, 0.002)
-
-    def _lock_timed_out(self, holder: str) -> LockTimeoutError:
-        return LockTimeoutError(
-            f"{self.directory}: another {holder} has held the partition's lock for "
-            f"{self._lock_timeout:g} seconds; is it stopped?"
-        )
 
     def _release(self) -> None:
         assert self._lock is not None
-        try:
-            self._lock.release()
-        finally:
-            self._mutex.release()
+        self._lock.release()
+
+    def _check_usable(self) -> None:
+        """Asked with the thread's lock in hand, while waiting for the other one."""
+        closer = self._closer
+        if self._refusal is not None or (closer is not None and closer != threading.get_ident()):
+            self._refuse()
 
     # Appending --------------------------------------------------------------------------------
 
@@ -280,6 +282,8 @@ class PartitionLog:
         """
         if isinstance(records, Batch):
             return self.append_raw(records.raw, acks=acks, guard=guard)
+        if not isinstance(records, (list, tuple)):
+            records = listed(records)
         if acks not in _ACKS:
             raise _wrong_acks(acks)
         codec = self.config.codec_for(codec)
@@ -291,6 +295,8 @@ class PartitionLog:
             default_timestamp=now,
             append_timestamp=now if self._append_time else None,
         )
+        if self.config.compacts:
+            refuse_keyless(records, self.directory)
         self._check_size(sealed.size)
         writer = self._acquire()
         try:
@@ -304,12 +310,12 @@ class PartitionLog:
         finally:
             self._release()
         if acks == "all":
-            self._sync_to(last + 1)
+            self._group_commit.sync_to(last + 1)
         return Appended(base, last, sealed.max_timestamp)
 
     def append_raw(
         self,
-        data: bytes,
+        data: bytes | bytearray | memoryview,
         *,
         acks: Acks = "all",
         origin: Literal["client", "replica"] = "client",
@@ -325,105 +331,92 @@ class PartitionLog:
             raise _wrong_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
-        batches = list(iter_batches(data))
-        if not batches:
-            raise InvalidInputError("there is no batch to append")
-        for batch in batches:
-            self._check_ready(batch, gaps=origin == "replica")
+        batches = ready_batches(
+            data,
+            gaps=origin == "replica",
+            max_bytes=self.config.max_message_bytes,
+            name=self.directory,
+            keyed=self.config.compacts and origin == "client",
+        )
         writer = self._acquire()
         try:
             state = writer.enter()
             if guard is not None:
                 guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
             if origin == "client":
-                batches = self._place(batches, state)
+                batches = placed(
+                    batches,
+                    state.next_offset,
+                    state.leader_epoch,
+                    append_timestamp=self._clock.now_ms() if self._append_time else None,
+                )
             else:
-                self._check_offsets(batches, state)
-                epoch = max(batch.header.leader_epoch for batch in batches)
-                if epoch > state.leader_epoch:
-                    advance_epoch(self._files, self.directory, epoch, state.next_offset)
-                    state.leader_epoch = epoch
+                check_offsets(batches, state.next_offset, self.directory)
+                epochs = new_epochs(batches, state.leader_epoch)
+                if epochs:
+                    advance_epochs(self._files, self.directory, epochs)
+                    state.leader_epoch = epochs[-1].epoch
             sizes = [(b.header.size, b.header.last_offset, b.header.max_timestamp) for b in batches]
             base = batches[0].header.base_offset
-            raw = b"".join(batch.raw for batch in batches) if origin == "client" else data
-            writer.write(state, raw, base, sizes)
+            writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
         finally:
             self._release()
         last = sizes[-1][1]
         if acks == "all":
-            self._sync_to(last + 1)
+            self._group_commit.sync_to(last + 1)
         return Appended(base, last, max(size[2] for size in sizes))
-
-    def _check_ready(self, batch: Batch, *, gaps: bool) -> None:
-        header = batch.header
-        if header.magic != 2:
-            raise InvalidInputError(
-                f"a batch of format {header.magic} can be read, but not appended: only format 2"
-            )
-        batch.check_crc()
-        self._check_size(len(batch.raw))
-        if not gaps and header.record_count != header.last_offset_delta + 1:
-            raise InvalidInputError(
-                f"a client's batch has no gaps: {header.record_count} records do not fill "
-                f"{header.last_offset_delta + 1} offsets"
-            )
 
     def _check_size(self, size: int) -> None:
         if size > self.config.max_message_bytes:
-            raise InvalidInputError(
-                f"{self.directory}: a batch of {size} bytes is larger than "
-                f"max_message_bytes={self.config.max_message_bytes}"
-            )
-
-    def _place(self, batches: list[Batch], state: LogState) -> list[Batch]:
-        placed = []
-        offset = state.next_offset
-        now = self._clock.now_ms()
-        for batch in batches:
-            if self._append_time:
-                batch = batch.stamped(now)
-            batch = batch.placed(offset, state.leader_epoch)
-            placed.append(batch)
-            offset = batch.header.next_offset
-        return placed
-
-    def _check_offsets(self, batches: list[Batch], state: LogState) -> None:
-        expected = state.next_offset
-        for batch in batches:
-            if batch.header.base_offset < expected:
-                raise InvalidInputError(
-                    f"{self.directory}: a replica's batch begins at offset "
-                    f"{batch.header.base_offset}, where {expected} or more was expected"
-                )
-            expected = batch.header.next_offset
-
-    # Stable storage ---------------------------------------------------------------------------
+            raise too_large(size, self.config.max_message_bytes, self.directory)
 
     def flush(self) -> None:
         """Return when everything that was appended before the call is on stable storage."""
-        self._sync_to(self.log_end_offset)
+        if self._read_only:
+            self._acquire()
+        self._group_commit.sync_to(self.log_end_offset)
 
-    def _sync_to(self, offset: int) -> None:
-        """Sync until all records below ``offset`` are safe; one sync serves all that wait."""
-        with self._sync_mutex:
-            state = self._look().state
-            if state.synced_offset >= offset:
-                return
-            if state.flags & POISONED:
-                raise poisoned_error(self.directory)
-            key = (state.generation, state.active_base)
-            if self._sync_file is None or self._sync_file[0] != key:
-                path = segment_path(self.directory, state.active_base, filenames.LOG)
-                self._sync_file = key, self._files.open(path, write=True)
-            try:
-                self._sync_file[1].sync()
-            except OSError:
-                with self._locked() as writer:
-                    writer.enter()
-                    writer.poison()
-                raise
-            with self._locked() as writer:
-                writer.note_synced(state.next_offset)
+    # Maintenance ------------------------------------------------------------------------------
+
+    def segment_infos(self) -> list[SegmentInfo]:
+        """Size, offsets and largest timestamp of every segment, the active one last."""
+        return self._upkeep.segments()
+
+    def retain(self, *, dry_run: bool = False) -> list[Decision]:
+        """Delete the segments that retention no longer keeps (with ``dry_run`` none), and return
+        for each segment what was decided and why."""
+        return self._upkeep.retain(dry_run=dry_run)
+
+    def compact(
+        self, *, force: bool = False, report: Callable[[int], None] | None = None
+    ) -> CompactionResult:
+        """Compact the log if it is due, or with ``force`` if anything in it is dirty.
+
+        ``report`` is called with numbers of bytes as they are dealt with. Raises InvalidInputError
+        for a log that is not compacted, LockTimeoutError when somebody else is at it.
+        """
+        return self._upkeep.compact(force=force, report=report)
+
+    def plan_compaction(self) -> CompactionPlan:
+        """Whether the log is due for compaction, and why."""
+        return self._upkeep.plan()
+
+    def delete_records(self, before: int) -> int:
+        """Move the log start offset up to ``before``, delete the segments wholly below it, and
+        return the new log start offset. It never goes back. Raises OffsetOutOfRangeError beyond
+        the log's end."""
+        return self._upkeep.delete_records(before)
+
+    def truncate(self, to: int) -> None:
+        """Cut the log so that it ends at ``to``; a batch that straddles it loses its end.
+
+        Raises OffsetOutOfRangeError for an offset that is not between start and end.
+        """
+        self._upkeep.truncate(to)
+
+    def purge_deleted(self, *, at_once: bool = False) -> None:
+        """Remove the files that were deleted ``file_delete_delay_ms`` ago, or all of them."""
+        self._upkeep.purge(at_once=at_once)
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -504,6 +497,13 @@ class PartitionLog:
         """The log as it is now, without a lock."""
         if self._refusal is not None:
             self._refuse()
+        try:
+            return self._look_at_state()
+        except ValueError:
+            self._check_usable()  # another thread may just have closed the mapping
+            raise
+
+    def _look_at_state(self) -> View:
         view = self._view
         state_file = self._state_file
         if state_file is None or (self._read_only and not state_file.is_ours()):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from logstore.config import LogConfig
-from logstore.loader import list_segments, segment_path
+from logstore.retention import SegmentInfo
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import MAX_BATCH_BYTES, Batch, iter_batches, peek
 from logstore.segments.errors import FormatError
@@ -25,6 +25,7 @@ from logstore.segments.indexing import build_indexes
 from logstore.segments.record import Record
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
+from logstore.structure import list_segments, segment_path
 
 __all__ = ["Fetch", "LogReader", "View", "observe"]
 
@@ -34,6 +35,7 @@ _HINTS = 64
 """Places where somebody stopped reading, and will probably go on."""
 _LOCATE_BYTES = 64 << 10
 _MAX_INDEX_BYTES = 1 << 30
+_INT64_MAX = (1 << 63) - 1
 
 
 class View(NamedTuple):
@@ -84,13 +86,15 @@ class Fetch(NamedTuple):
 class _Segment:
     """A segment's open log, and its two indexes once somebody has asked for them."""
 
-    __slots__ = ("base_offset", "indexes", "log")
+    __slots__ = ("base_offset", "indexes", "log", "newest")
 
     def __init__(self, base_offset: int, log: File) -> None:
         self.base_offset = base_offset
         self.log = log
         self.indexes: tuple[int, bytes, bytes] | None = None
         """The end of the log that they cover, offset index, time index."""
+        self.newest: tuple[int, int] | None = None
+        """The end of the log that it was found in, and the largest timestamp before it."""
 
 
 class LogReader:
@@ -249,7 +253,7 @@ class LogReader:
             start = self._time_position(view, segment, timestamp, end)
             for batch in scan(segment.log, start=start, end=end):
                 if isinstance(batch, Damage):
-                    raise FormatError(batch.reason, path=segment.log.path, position=batch.position)
+                    raise batch.error(segment.log.path)
                 if batch.header.max_timestamp < timestamp or batch.header.control:
                     continue
                 batch.check_crc()
@@ -257,6 +261,55 @@ class LogReader:
                     if record.timestamp >= timestamp:
                         return record.offset, record.timestamp
         return None
+
+    def segments(self, view: View) -> list[SegmentInfo]:
+        """What maintenance has to know of every segment, oldest first, the active one last."""
+        self._follow(view)
+        infos = []
+        following = [*view.bases[1:], view.state.next_offset]
+        for base, next_offset in zip(view.bases, following, strict=True):
+            segment = self._segment(base)
+            size = self._end(view, segment)
+            newest = self._newest(view, segment, size)
+            active = base == view.state.active_base
+            infos.append(SegmentInfo(base, next_offset, size, newest, active))
+        return infos
+
+    def _newest(self, view: View, segment: _Segment, end: int) -> int:
+        """The largest timestamp in a segment; -1 where there is none."""
+        if segment.base_offset == view.state.active_base:
+            return view.state.progress.max_timestamp
+        if segment.newest is None or segment.newest[0] != end:
+            # Behind the last time entry's batch there is nothing newer, unless entries are lost.
+            start = self._time_position(view, segment, _INT64_MAX, end)
+            newest = max(
+                (
+                    item.header.max_timestamp
+                    for item in scan(segment.log, start=start, end=end)
+                    if isinstance(item, Batch)
+                ),
+                default=-1,
+            )
+            segment.newest = (end, newest)
+        return segment.newest[1]
+
+    def first_timestamp(self, view: View, base_offset: int) -> int | None:
+        """The largest timestamp of a segment's first batch, if it has one."""
+        self._follow(view)
+        segment = self._segment(base_offset)
+        batch = _batch_at(segment.log, 0, self._end(view, segment))
+        return None if batch is None else batch.header.max_timestamp
+
+    def last_offset_of_producer(self, view: View, producer_id: int) -> int:
+        """The last offset that a producer wrote; -1 where it wrote nothing."""
+        last = -1
+        self._follow(view)
+        for base in view.bases:
+            segment = self._segment(base)
+            for item in scan(segment.log, end=self._end(view, segment)):
+                if isinstance(item, Batch) and item.header.producer_id == producer_id:
+                    last = item.header.last_offset
+        return last
 
     def _time_position(self, view: View, segment: _Segment, timestamp: int, end: int) -> int:
         """A position before which no record is as recent as ``timestamp``, from the indexes."""
@@ -290,8 +343,19 @@ def rebuild_indexes(
 
 def _batch_at(log: File, position: int, end: int) -> Batch | None:
     """The batch at ``position``, if one is there and its CRC says so."""
-    found = next(scan(log, start=position, end=end, resync=False), None) if position < end else None
-    return found if isinstance(found, Batch) and found.crc_ok else None
+    room = end - position
+    data = log.read_at(min(_LOCATE_BYTES, room), position) if room > 0 else b""
+    if len(data) < 18:
+        return None
+    _, size = peek(data)
+    if not 17 < size <= min(MAX_BATCH_BYTES, room):
+        return None
+    raw = data[:size] if size <= len(data) else log.read_at(size, position)
+    try:
+        batch = Batch.parse(raw, position=position, path=log.path)
+    except FormatError:
+        return None
+    return batch if batch.crc_ok else None
 
 
 def _checked_size(log: File, data: bytes, start: int, position: int, end: int) -> int:

@@ -175,7 +175,10 @@ class Store:
         checked = LogConfig.from_overrides({**(config or {}), **overrides})
         definition = TopicDefinition(uuid.uuid4(), name, partitions, checked.overrides())
         self._metadata.add_topic(definition)
-        return self.topic(name)
+        topic = self.topic(name)
+        for number in range(partitions):
+            self._make_partition(topic, number)
+        return topic
 
     def topic(self, name: str) -> Topic:
         """The topic of that name; raises UnknownTopicError."""
@@ -201,25 +204,32 @@ class Store:
 
     def _open_partition(self, topic: Topic, number: int) -> PartitionLog:
         self._check_usable()
-        directory = os.path.join(
-            self.path, _TOPICS, filenames.partition_directory(topic.name, number)
-        )
         if not self._read_only:
-            self._files.make_directory(directory)
-            metadata = os.path.join(directory, filenames.PARTITION_METADATA)
-            if not self._files.exists(metadata):
-                write_atomically(
-                    self._files,
-                    metadata,
-                    format_partition_metadata(PartitionMetadata(0, topic.id)),
-                )
+            self._make_partition(topic, number)
         return PartitionLog(
-            directory,
+            self._partition_directory(topic, number),
             files=self._files,
             clock=self._clock,
             config=topic.config,
             read_only=self._read_only,
         )
+
+    def _partition_directory(self, topic: Topic, number: int) -> str:
+        name = filenames.partition_directory(topic.name, number)
+        return os.path.join(self.path, _TOPICS, name)
+
+    def _make_partition(self, topic: Topic, number: int) -> None:
+        """Make a partition's directory, unless it is there: somebody may want to read it before
+        anybody writes."""
+        directory = self._partition_directory(topic, number)
+        self._files.make_directory(directory)
+        metadata = os.path.join(directory, filenames.PARTITION_METADATA)
+        if not self._files.exists(metadata):
+            write_atomically(
+                self._files,
+                metadata,
+                format_partition_metadata(PartitionMetadata(0, topic.id)),
+            )
 
     # Life -------------------------------------------------------------------------------------
 

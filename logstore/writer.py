@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from logstore.config import LogConfig
-from logstore.errors import PoisonedError
-from logstore.loader import recover, remove_segment, segment_path, settle_tail, start_segment
+from logstore.errors import InvalidInputError, PoisonedError
+from logstore.loader import recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
+from logstore.segments.checksum import crc32
 from logstore.segments.files import File, Files, write_fully
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
 from logstore.state import POISONED, Checkpoint, LogState, StateFile
+from logstore.structure import remove_segment, segment_path, start_segment
 
 __all__ = ["BatchSize", "LogWriter", "poisoned_error"]
 
+
+_MAX_OFFSET = (1 << 63) - 1
+"""The largest log end offset: one that Kafka's 64 bits can hold."""
 
 BatchSize = tuple[int, int, int]
 """What the index rule has to know of a batch: size, last offset, largest timestamp."""
@@ -46,6 +51,8 @@ class LogWriter:
         """The shared state as this writer knows it."""
         self._open_for: tuple[int, int] | None = None
         """Generation and base offset for which the three files below are open."""
+        self._roll_after_ms = config.longest_segment_ms
+        """The segment is rolled when records come that are this much younger than its first."""
         self._log: File
         self._offset_index: File
         self._time_index: File
@@ -76,6 +83,8 @@ class LogWriter:
         state = self._state
         if self._open_for != (state.generation, state.active_base):
             self._open_active(state)
+            if not state.flags & POISONED and self._indexes_are_short(state):
+                state = self._derive_anew()
         if self._log.size() != state.valid_end:
             state = self._settle()
         if state.flags & POISONED:
@@ -96,13 +105,28 @@ class LogWriter:
         self._block = self._state_file.publish(self._state)
         return self._state
 
+    def _indexes_are_short(self, state: LogState) -> bool:
+        """Whether an index lacks entries that the state counts: the next one would leave a hole."""
+        progress = state.progress
+        return (
+            self._offset_index.size() < progress.offset_entries * offset_index.ENTRY_BYTES
+            or self._time_index.size() < progress.time_entries * time_index.ENTRY_BYTES
+        )
+
+    def _derive_anew(self) -> LogState:
+        """Somebody cut or removed a file behind our back: what is left of the log counts.
+
+        The checkpoint goes first: it speaks of the files as they were.
+        """
+        self._state_file.drop_checkpoint()
+        state = self._recover()
+        self._open_active(state)
+        return state
+
     def _settle(self) -> LogState:
         """The file is longer or shorter than the state says."""
         if self._log.size() < self._state.valid_end:
-            # Somebody cut the file behind our back: what is left of it counts.
-            state = self._recover()
-            self._open_active(state)
-            return state
+            return self._derive_anew()
         try:
             settle_tail(self._files, self._directory, self._log, self._state, self._config)
         except BaseException:
@@ -124,6 +148,10 @@ class LogWriter:
         ]
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
+        # All processes must agree on the jitter, and no two segments should: it is a hash.
+        spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
+        seed = crc32(f"{self._directory} {state.active_base}".encode())
+        self._roll_after_ms = self._config.longest_segment_ms - (seed % spread if spread else 0)
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
@@ -132,8 +160,12 @@ class LogWriter:
         start = position = state.valid_end
         progress = state.progress
         next_offset = batches[-1][1] + 1
-        if (
+        if next_offset > _MAX_OFFSET or next_offset - base_offset > offset_index.MAX_RELATIVE + 1:
+            raise _out_of_bounds(self._directory, base_offset, next_offset)
+        # An empty segment that begins at the same offset is as good as the one that a roll makes.
+        if base_offset > state.active_base and (
             (start and start + len(raw) > self._config.segment_bytes)
+            or (start and self._is_old(state, batches))
             or next_offset - state.active_base > offset_index.MAX_RELATIVE
             or progress.offset_entries >= self._max_offset_entries
             or progress.time_entries >= self._max_time_entries
@@ -143,6 +175,9 @@ class LogWriter:
             progress = state.progress
         log = self._log
         self.has_written = True
+        # The state in memory runs ahead of the shared one until the new end is published; whatever
+        # ends this early, Ctrl-C included, makes the next one to enter read the shared one again.
+        self._block = b""
         interval = self._config.index_interval_bytes
         try:
             if start == 0:
@@ -158,9 +193,8 @@ class LogWriter:
             if written != len(raw):
                 write_fully(log, raw[written:], start + written)
         except BaseException as error:
-            # The state in memory is ahead of the file's: forget it. What was written of the batch
-            # is cut off; if that fails too, the next appender finds a torn tail.
-            self._block = b""
+            # What was written of the batch is cut off; if that fails too, the next appender finds
+            # a torn tail.
             with contextlib.suppress(OSError):
                 log.truncate(start)
             if isinstance(error, OSError) and error.filename is None:
@@ -169,6 +203,12 @@ class LogWriter:
         state.valid_end = position
         state.next_offset = state.last_stable_offset = next_offset
         self._block = self._state_file.publish(state)
+
+    def _is_old(self, state: LogState, batches: Sequence[BatchSize]) -> bool:
+        """Whether so much time lies between the segment's first batch and the new ones that it is
+        rolled. By the records' own time, as in Kafka: what is replayed is rolled like before."""
+        first = state.first_timestamp
+        return first >= 0 and max(batch[2] for batch in batches) - first > self._roll_after_ms
 
     def _write_entries(
         self, state: LogState, offset_entry: OffsetEntry, time_entry: TimeEntry | None
@@ -215,9 +255,12 @@ class LogWriter:
             try:
                 start_segment(self._files, self._directory, base_offset)
             except BaseException:
-                remove_segment(self._files, self._directory, base_offset)
-                before.generation += 2
-                self._state_file.publish(before)
+                # If that fails too, the generation stays odd, and whoever comes next makes the
+                # new segment, as far as it is there, the active one.
+                with contextlib.suppress(OSError):
+                    remove_segment(self._files, self._directory, base_offset)
+                    before.generation += 2
+                    self._state_file.publish(before)
                 raise
             state.generation += 1
             state.active_base = base_offset
@@ -245,6 +288,39 @@ class LogWriter:
                 file.truncate(size)
             file.sync()
 
+    @contextlib.contextmanager
+    def restructure(self) -> Iterator[LogState]:
+        """Change the set of files: the generation is odd inside, and moves on behind.
+
+        When the change fails in the middle the generation stays odd, and whoever comes next
+        finishes it or takes it back (``logstore.loader``).
+        """
+        state = self.enter()
+        self._block = b""
+        state.generation += 1
+        self._state_file.publish(state)
+        yield state
+        state.generation += 1
+        self._block = self._state_file.publish(state)
+
+    def cut(self, change: Callable[[LogState], None]) -> None:
+        """Take away the end of the log by ``change``, and derive the state anew.
+
+        The checkpoint goes first: it may say that more is on stable storage than will be there.
+        """
+        state = self.enter()
+        self._state_file.drop_checkpoint()
+        self._block = b""
+        state.generation += 1
+        self._state_file.publish(state)
+        change(state)
+        self._open_active(self._recover())
+
+    def roll(self, state: LogState) -> None:
+        """Finish the active segment, unless it is empty, and begin the next one."""
+        if state.valid_end:
+            self._roll(state, state.next_offset)
+
     def close_segment(self) -> None:
         """Note that all is synced, unless somebody has appended since: then it is for them."""
         state = self.enter()
@@ -253,11 +329,14 @@ class LogWriter:
             self._block = self._state_file.publish(state)
             self._state_file.save_checkpoint(Checkpoint.of(state))
 
-    def note_synced(self, offset: int) -> None:
-        """Tell everybody that all records below ``offset`` are on stable storage."""
+    def note_synced(self, seen: LogState) -> None:
+        """Tell everybody that all that was there when ``seen`` was, is on stable storage.
+
+        If the files have changed since, offsets may belong to other records now: nothing is said.
+        """
         state = self.enter()
-        if state.synced_offset < offset:
-            state.synced_offset = offset
+        if state.generation == seen.generation and state.synced_offset < seen.next_offset:
+            state.synced_offset = seen.next_offset
             self._block = self._state_file.publish(state)
 
     def poison(self) -> None:
@@ -265,6 +344,17 @@ class LogWriter:
         state = self._state
         state.flags |= POISONED
         self._block = self._state_file.publish(state)
+
+
+def _out_of_bounds(directory: str, base_offset: int, next_offset: int) -> InvalidInputError:
+    if next_offset > _MAX_OFFSET:
+        return InvalidInputError(
+            f"{directory}: offset {next_offset - 1} is out of bounds: 0 to {_MAX_OFFSET - 1}"
+        )
+    return InvalidInputError(
+        f"{directory}: batches at offsets {base_offset} to {next_offset - 1} are too far apart for "
+        f"one segment, which holds {offset_index.MAX_RELATIVE + 1}: append them one by one"
+    )
 
 
 def poisoned_error(directory: str) -> PoisonedError:

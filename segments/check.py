@@ -185,11 +185,12 @@ class _Partition:
         for file in all_files:
             by_kind[file.kind][file.base_offset] = file
         logs = by_kind[FileKind.LOG]
+        last_base = max((base for base in logs if base is not None), default=None)
         for base, log in logs.items():
             self.totals.files += 1
             beside = {kind: by_kind[kind].get(base) for kind in _INDEXES}
             aborted = by_kind[FileKind.TRANSACTION_INDEX].get(base)
-            yield from self._guarded(log, self._segment(log, beside))
+            yield from self._guarded(log, self._segment(log, beside, active=base == last_base))
             if aborted is not None:
                 yield from self._guarded(aborted, self._transaction_index(aborted))
         for file in all_files:
@@ -223,7 +224,11 @@ class _Partition:
     # A segment ------------------------------------------------------------------------------
 
     def _segment(
-        self, log: PartitionFile, beside: dict[FileKind, PartitionFile | None]
+        self,
+        log: PartitionFile,
+        beside: dict[FileKind, PartitionFile | None],
+        *,
+        active: bool,
     ) -> Iterator[Finding]:
         indexes: list[tuple[str, IndexCheck]] = []
         for kind, file in beside.items():
@@ -240,7 +245,7 @@ class _Partition:
         self.end_known = True
         file_of_log = self.files.open(log.path)
         try:
-            yield from self._batches(log, file_of_log, indexes)
+            yield from self._batches(log, file_of_log, indexes, active=active)
         finally:
             file_of_log.close()
 
@@ -251,7 +256,12 @@ class _Partition:
         yield from ()
 
     def _batches(
-        self, log: PartitionFile, file: File, indexes: list[tuple[str, IndexCheck]]
+        self,
+        log: PartitionFile,
+        file: File,
+        indexes: list[tuple[str, IndexCheck]],
+        *,
+        active: bool,
     ) -> Iterator[Finding]:
         end = 0
         base = log.base_offset
@@ -266,8 +276,8 @@ class _Partition:
                 ),
             )
         if base is not None:
-            self.next_offset = max(base, self.next_offset or 0)
-        for item in _look_twice(file, self.pause):
+            self.next_offset = base
+        for item in _look_twice(file, self.pause if active else None):
             if isinstance(item, Damage):
                 end = item.position + item.size
                 yield Finding("damage", log.path, item.position, item.reason)
@@ -285,10 +295,11 @@ class _Partition:
                     yield _finding(path, problem)
         self.totals.bytes += end
         grown = file.size() > end
+        ahead = active
         for path, index in indexes:
             # Behind a damaged end, or one that moves on, an entry may lead to what was not seen.
             if self.end_known and not grown:
-                index.finish(end)
+                ahead = index.finish(end, ahead=ahead)
             for problem in index.take():
                 yield _finding(path, problem)
         self.end_known &= not grown
@@ -312,7 +323,7 @@ class _Partition:
                     f"{header.base_offset}",
                 )
             )
-        elif (
+        if (
             log.base_offset is not None
             and header.last_offset - log.base_offset > _MAX_RELATIVE_OFFSET
         ):
@@ -324,7 +335,7 @@ class _Partition:
                     f"{header.last_offset}",
                 )
             )
-        else:
+        else:  # where one of two is wrong it may be the first: go on from the second
             self.next_offset = header.next_offset
         problems += self._epoch_problems(log, batch)
         for problem in problems:
@@ -444,7 +455,9 @@ def _finding(path: str, problem: Problem) -> Finding:
     reason = problem.text
     if problem.expected is not None:
         reason += f": expected {problem.expected}, found {problem.found}"
-    return Finding("damage", path, problem.position, reason, problem.expected, problem.found)
+    return Finding(
+        problem.severity, path, problem.position, reason, problem.expected, problem.found
+    )
 
 
 def _from_error(error: FormatError) -> Finding:
@@ -454,17 +467,18 @@ def _from_error(error: FormatError) -> Finding:
     return Finding("damage", path, position, error.reason, expected, found)
 
 
-def _look_twice(file: File, pause: Callable[[], None]) -> Iterator[Batch | Damage]:
+def _look_twice(file: File, pause: Callable[[], None] | None) -> Iterator[Batch | Damage]:
     """The batches of a log and the places that are none.
 
-    What is wrong at the very end may be a batch that is being written, so it is looked at again:
-    when it is whole then, or gone, or longer, a writer is at work, and nothing is wrong with it.
+    What is wrong at the very end may be a batch that is being written, so it is looked at again
+    after a ``pause`` (None where nobody writes): when it is whole then, or gone, or longer, a
+    writer is at work, and nothing is wrong with it.
     """
     end = file.size()
     for item in scan(file, end=end):
         size = item.size if isinstance(item, Damage) else item.header.size
         at_end = item.position + size >= end
-        if at_end and (isinstance(item, Damage) or not item.crc_ok):
+        if pause and at_end and (isinstance(item, Damage) or not item.crc_ok):
             pause()
             again = next(scan(file, start=item.position, resync=False), None)
             if again is None:

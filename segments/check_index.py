@@ -8,7 +8,7 @@ name places that exist, and never to lead past what is looked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from logstore.segments import offset_index, time_index
 from logstore.segments.header import BatchHeader
@@ -18,6 +18,10 @@ from logstore.segments.time_index import TimeEntry
 __all__ = ["IndexCheck", "OffsetIndexCheck", "Problem", "TimeIndexCheck"]
 
 
+MOST_PROBLEMS = 10
+"""So many are told of one index: one of another log has a problem with every entry."""
+
+
 class Problem(NamedTuple):
     """What is wrong at a place of a file."""
 
@@ -25,6 +29,7 @@ class Problem(NamedTuple):
     text: str
     expected: str | None = None
     found: str | None = None
+    severity: Literal["damage", "note"] = "damage"
 
 
 class IndexCheck:
@@ -38,6 +43,8 @@ class IndexCheck:
         """The entries that ascend, up to the first that does not."""
         self._next = 0
         """Number of the first entry that was not compared yet."""
+        self._count = 0
+        """Problems so far."""
         self.problems: list[Problem] = []
         """What was found since somebody last took it away."""
         if size % self.entry_bytes:
@@ -68,10 +75,21 @@ class IndexCheck:
                     return
 
     def _add(
-        self, number: int, text: str, expected: str | None = None, found: str | None = None
+        self,
+        number: int,
+        text: str,
+        expected: str,
+        found: str,
+        *,
+        severity: Literal["damage", "note"] = "damage",
     ) -> None:
+        self._count += 1
+        if self._count > MOST_PROBLEMS:
+            return
+        if self._count == MOST_PROBLEMS:
+            text += " (and so on: the rest of this index is not told)"
         position = number * self.entry_bytes
-        self.problems.append(Problem(position, text, expected, found))
+        self.problems.append(Problem(position, text, expected, found, severity))
 
     def take(self) -> list[Problem]:
         """What was found since the last call."""
@@ -86,8 +104,13 @@ class IndexCheck:
         """The next bytes of the log, up to ``end``, are no batch."""
         raise NotImplementedError
 
-    def finish(self, end: int) -> None:
-        """The log ends at position ``end``, and is known up to there."""
+    def finish(self, end: int, *, ahead: bool) -> bool:
+        """The log ends at position ``end``, and is known up to there.
+
+        A writer may put the entries of a batch in front of the batch itself; if it is killed
+        between the two, the last entry is *ahead* of the log, and replaced by the next writer.
+        ``ahead`` says whether that may be so here; returns whether it was.
+        """
         raise NotImplementedError
 
 
@@ -102,7 +125,7 @@ class OffsetIndexCheck(IndexCheck):
         self._decoded = offset_index.decode_entries(base_offset, valid)
         super().__init__(self._decoded, len(data))
         self._last_offset = -1
-        """The largest offset in front of the next batch."""
+        """The last offset in front of the next batch."""
         self._in_doubt = False
         """Whether something could not be read, and may have had more offsets."""
 
@@ -127,7 +150,7 @@ class OffsetIndexCheck(IndexCheck):
                 )
             self._next += 1
         if trusted:
-            self._last_offset = max(self._last_offset, header.last_offset)
+            self._last_offset = header.last_offset
         else:
             self._in_doubt = True
 
@@ -136,29 +159,33 @@ class OffsetIndexCheck(IndexCheck):
         while self._next < len(self._entries) and self._entry.position < end:
             self._next += 1  # there may have been a batch once
 
-    def finish(self, end: int) -> None:
-        for number in range(self._next, len(self._entries)):
-            entry = self._decoded[number]
-            if entry.position >= end:
-                self._add(
-                    number,
-                    "the entry leads behind the log's end",
-                    f"a position below {end}",
-                    f"{entry.position}",
-                )
-                return
-            self._misses_batch(entry)
+    def finish(self, end: int, *, ahead: bool) -> bool:
+        while self._next < len(self._entries) and self._entry.position < end:
+            self._misses_batch(self._entry)
             self._next += 1
-        if not self._entries or self._in_doubt:
-            return
-        last = self._entries[-1][0]
-        if last > self._last_offset:
+        if self._next < len(self._entries):
+            position = self._entry.position
+            ahead = ahead and position == end and self._next == len(self._entries) - 1
             self._add(
-                len(self._entries) - 1,
-                "the entry's offset is not in the log",
-                f"at most {self._last_offset}",
-                f"{last}",
+                self._next,
+                "the last entry is ahead of the log: its batch was not written"
+                if ahead
+                else "the entry leads behind the log's end",
+                f"a position below {end}",
+                f"{position}",
+                severity="note" if ahead else "damage",
             )
+            return ahead
+        if self._entries and not self._in_doubt:
+            last = self._entries[-1][0]
+            if last > self._last_offset:
+                self._add(
+                    len(self._entries) - 1,
+                    "the entry's offset is not in the log",
+                    f"at most {self._last_offset}",
+                    f"{last}",
+                )
+        return False
 
     @property
     def _entry(self) -> OffsetEntry:
@@ -219,14 +246,20 @@ class TimeIndexCheck(IndexCheck):
     def damage(self, end: int) -> None:
         self._in_doubt = True
 
-    def finish(self, end: int) -> None:
-        if self._next < len(self._entries) and not self._in_doubt:
-            self._add(
-                self._next,
-                "the entry's offset is not in the log",
-                f"at most {self._last_offset}" if self._last_offset >= 0 else "an empty index",
-                f"{self._entry.offset}",
-            )
+    def finish(self, end: int, *, ahead: bool) -> bool:
+        if self._next == len(self._entries) or self._in_doubt:
+            return False
+        ahead = ahead and self._next == len(self._entries) - 1
+        self._add(
+            self._next,
+            "the last entry is ahead of the log: its batch was not written"
+            if ahead
+            else "the entry's offset is not in the log",
+            f"at most {self._last_offset}" if self._last_offset >= 0 else "no entry",
+            f"{self._entry.offset}",
+            severity="note" if ahead else "damage",
+        )
+        return ahead
 
     @property
     def _entry(self) -> TimeEntry:

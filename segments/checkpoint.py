@@ -1,4 +1,4 @@
-"""The two text files of a partition's directory (source: Kafka's implementation, KIP-101, KIP-516).
+"""The text files of a partition's directory (source: Kafka's implementation, KIP-101, KIP-516).
 
 ``leader-epoch-checkpoint`` says at which offset each leader epoch began. Every line ends with a
 newline; the second one counts those that follow::
@@ -36,8 +36,10 @@ __all__ = [
     "EpochEntry",
     "PartitionMetadata",
     "format_leader_epochs",
+    "format_offset",
     "format_partition_metadata",
     "parse_leader_epochs",
+    "parse_offset",
     "parse_partition_metadata",
 ]
 
@@ -178,6 +180,28 @@ def _out_of_order(previous: EpochEntry | None, entry: EpochEntry) -> str | None:
     if previous is not None and start_offset < previous.start_offset:
         return f"offset {start_offset} follows offset {previous.start_offset}"
     return None
+
+
+# offsets ------------------------------------------------------------------------------------
+
+
+def format_offset(offset: int) -> bytes:
+    """The bytes of a file that holds one offset: a version and the offset, a line each.
+
+    Kafka keeps these offsets of all partitions in one file for the whole broker; here each
+    partition has its own, so that it can be carried about as a directory.
+    """
+    return _text([str(_CHECKPOINT_VERSION), str(offset)])
+
+
+def parse_offset(data: bytes) -> int:
+    """What ``format_offset`` was given; raises FormatError."""
+    lines = _lines(data)
+    if len(lines) != 3 or lines[2].text or _number(lines[0]) != _CHECKPOINT_VERSION:
+        raise FormatError(
+            "this is no offset", position=0, expected="a version and an offset", found=data[:80]
+        )
+    return _number(lines[1])
 
 
 # partition.metadata -------------------------------------------------------------------------

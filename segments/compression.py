@@ -126,23 +126,32 @@ def _bomb(codec: Codec, max_bytes: int) -> LimitError:
 
 # gzip ---------------------------------------------------------------------------------------
 
+_GZIP_PIECE_BYTES = 4 << 10
 _GZIP_WINDOW = 31  # 15 bits of window, plus 16: with the gzip header and trailer
 
 
 def _gunzip(data: bytes, max_bytes: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    while data:  # a gzip stream may be several members, one behind the other
+    room = max_bytes
+    position = 0
+    while position < len(data):  # a gzip stream may be several members, one behind the other
         member = zlib.decompressobj(wbits=_GZIP_WINDOW)
-        # One byte more than is allowed is asked for, so that too much can be told from enough.
-        part = member.decompress(data, max_bytes - size + 1)
-        size += len(part)
-        if size > max_bytes:
-            raise _bomb(Codec.GZIP, max_bytes)
-        if not member.eof:
-            raise FormatError("the gzip stream is broken", expected="its trailer", found="its end")
-        parts.append(part)
-        data = member.unused_data
+        # Fed piece by piece, since what a member leaves over is a copy each time.
+        piece_size = _GZIP_PIECE_BYTES
+        while not member.eof:
+            if position >= len(data):
+                raise FormatError(
+                    "the gzip stream is broken", expected="its trailer", found="its end"
+                )
+            piece = data[position : position + piece_size]
+            # One byte more than is allowed is asked for, so that too much can be told from enough.
+            part = member.decompress(piece, room + 1)
+            room -= len(part)
+            if room < 0:
+                raise _bomb(Codec.GZIP, max_bytes)
+            parts.append(part)
+            position += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
+            piece_size *= 2
     return b"".join(parts)
 
 

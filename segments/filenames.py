@@ -14,6 +14,12 @@ CLEANED = ".cleaned"
 SWAP = ".swap"
 DELETED = ".deleted"
 
+TEMPORARY = ".tmp"
+REPLACED = ".replaced"
+"""A note beside a ``.swap``: the base offsets of the segments that it replaces."""
+
+CLEANER_CHECKPOINT = "cleaner-offset-checkpoint"
+LOG_START_CHECKPOINT = "log-start-offset-checkpoint"
 LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 

@@ -48,6 +48,10 @@ class Damage(NamedTuple):
     kind: DamageKind
     reason: str
 
+    def error(self, path: str) -> FormatError:
+        """The error for whoever cannot go on."""
+        return FormatError(self.reason, path=path, position=self.position)
+
 
 def scan(
     file: File, *, start: int = 0, end: int | None = None, resync: bool = True

@@ -16,7 +16,9 @@ The oracle's commands are listed at the top of `java/Oracle.java`.
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +42,9 @@ JVM_OPTIONS = (
 )
 DUMP_LOG_SEGMENTS = "org.apache.kafka.tools.DumpLogSegments"
 TIMEOUT_S = 120
+
+BRIEF_BYTES = 64
+"""Byte strings longer than this are shown by `describe --brief` as their size and SHA-256."""
 
 Argument = str | os.PathLike[str]
 
@@ -134,9 +139,22 @@ def dump_log_segments(path: Argument | Sequence[Argument], *args: str) -> str:
     Raises `KafkaRefusedError` where the tool itself ends with an error.
     """
     paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    files = ",".join(os.fspath(each) for each in paths)
-    answer = java(DUMP_LOG_SEGMENTS, "--files", files, *args)
+    answer = java(DUMP_LOG_SEGMENTS, "--files", joined(paths), *args)
     return answer.check() + answer.err
+
+
+def joined(paths: Iterable[Argument]) -> str:
+    """Several files as DumpLogSegments wants them."""
+    return ",".join(os.fspath(path) for path in paths)
+
+
+def brief(data: bytes | None) -> str | dict[str, Any] | None:
+    """A key or value as `describe --brief` shows it."""
+    if data is None:
+        return None
+    if len(data) > BRIEF_BYTES:
+        return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return base64.b64encode(data).decode("ascii")
 
 
 def _lines(text: str) -> list[str]:

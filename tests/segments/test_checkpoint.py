@@ -111,6 +111,8 @@ def test_a_checkpoint_cut_at_any_byte_is_truncated() -> None:
     for size in range(1, len(EPOCHS)):
         with pytest.raises(TruncatedError):
             parse_leader_epochs(EPOCHS[:size])
+    with pytest.raises(TruncatedError, match="inside line 4"):
+        parse_leader_epochs(b"0\n1\n7 50\n8 5")
 
 
 def test_a_huge_count_allocates_nothing() -> None:

@@ -220,13 +220,14 @@ def test_a_shared_file_that_is_missing_or_too_short_is_not_made_by_a_reader(path
 
 def test_a_lock_is_held_by_one_handle_at_a_time(path: str) -> None:
     one, two = FILES.lock(path), FILES.lock(path)
-    assert one.try_acquire()
-    assert not two.try_acquire()
+    one.acquire()
+    with pytest.raises(BlockingIOError):
+        two.acquire()
     one.release()
-    assert two.try_acquire()
+    two.acquire()
     two.close()
     two.close()
-    assert one.try_acquire()
+    one.acquire()
     one.close()
 
 
@@ -234,7 +235,8 @@ HOLDER = """
 import os, sys
 from logstore.segments.files import DiskFiles
 lock = DiskFiles().lock(sys.argv[1])
-print(lock.try_acquire(), flush=True)
+lock.acquire()
+print("held", flush=True)
 sys.stdin.read()
 os._exit(9)
 """
@@ -252,11 +254,12 @@ def test_the_lock_of_a_process_that_died_is_free(path: str) -> None:
         assert holder.stdout is not None
         assert holder.stdin is not None
         lock = FILES.lock(path)
-        assert holder.stdout.readline() == "True\n"
-        assert not lock.try_acquire()
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError):
+            lock.acquire()
         holder.stdin.close()
         assert holder.wait() == 9
-        assert lock.try_acquire()
+        lock.acquire()
         lock.close()
 
 
@@ -264,7 +267,7 @@ def test_the_lock_of_a_process_that_died_is_free(path: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_lock_that_a_forked_child_closes_stays_with_its_parent(path: str) -> None:
     lock, other = FILES.lock(path), FILES.lock(path)
-    assert lock.try_acquire()
+    lock.acquire()
     child = os.fork()
     if child == 0:
         try:
@@ -272,7 +275,8 @@ def test_a_lock_that_a_forked_child_closes_stays_with_its_parent(path: str) -> N
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert not other.try_acquire()
+    with pytest.raises(BlockingIOError):
+        other.acquire()
     lock.close()
     other.close()
 

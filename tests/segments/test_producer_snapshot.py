@@ -60,11 +60,11 @@ def test_a_snapshot_has_the_bytes_of_the_description() -> None:
     assert (HEADER_BYTES, ENTRY_BYTES) == (10, 46)
     assert data[:2].hex() == "0001"
     assert data[2:6] == struct.pack(">I", crc32c(data[6:]))
-    assert data[6:].hex() == (
+    assert data[6:] == bytes.fromhex(
         "00000001"
-        "0102030405060708" "1112" "21222324" "3132333435363738"
-        "41424344" "5152535455565758" "61626364" "7172737475767778"
-    )  # fmt: skip
+        "0102030405060708 1112 21222324 3132333435363738"
+        "41424344 5152535455565758 61626364 7172737475767778"
+    )
 
 
 def test_kafkas_own_file_is_read_and_written_byte_for_byte() -> None:

@@ -79,8 +79,7 @@ def naive_decode(data: bytes, count: int, base_offset: int, base_timestamp: int)
 @examples(120)
 @given(record_lists, st.integers(0, 1 << 62))
 def test_encode_then_decode_is_the_identity(batch: list[Record], base_offset: int) -> None:
-    base = batch[0].timestamp
-    data = encode_records(batch, base)
+    data, base, _ = encode_records(batch)
     decoded = decode_records(data, len(batch), base_offset=base_offset, base_timestamp=base)
     assert decoded == assigned(batch, base_offset)
     assert all(type(record) is Record for record in decoded)
@@ -89,22 +88,21 @@ def test_encode_then_decode_is_the_identity(batch: list[Record], base_offset: in
 @examples(80)
 @given(record_lists)
 def test_the_naive_decoder_reads_the_same_records(batch: list[Record]) -> None:
-    base = batch[0].timestamp
-    data = encode_records(batch, base)
+    data, base, _ = encode_records(batch)
     assert naive_decode(data, len(batch), 9, base) == assigned(batch, 9)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 66, 8191, 8192, 8193, 8194, 32768, 32770])
 def test_batches_around_the_borders_of_an_offset_delta_survive(count: int) -> None:
     batch = [Record(timestamp=BASE_TIMESTAMP, value=b"v") for _ in range(count)]
-    data = encode_records(batch, BASE_TIMESTAMP)
+    data, _, _ = encode_records(batch)
     decoded = decode_records(data, count, base_offset=5, base_timestamp=BASE_TIMESTAMP)
     assert decoded == assigned(batch, 5)
     mixed = [
         record._replace(key=b"k") if index % 3 == 0 else record
         for index, record in enumerate(batch)
     ]
-    data = encode_records(mixed, BASE_TIMESTAMP)
+    data, _, _ = encode_records(mixed)
     assert decode_records(data, count, base_timestamp=BASE_TIMESTAMP) == assigned(mixed)
 
 
@@ -114,7 +112,7 @@ def test_sizes_around_the_borders_of_a_length_survive(field: str, size: int) -> 
     big = b"x" * size
     key, value = (big, None) if field == "key" else (None, big)
     batch = [Record(timestamp=0, key=key, value=value)] * 3
-    assert decode_records(encode_records(batch, 0), 3) == assigned(batch)
+    assert decode_records(encode_records(batch)[0], 3) == assigned(batch)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +121,28 @@ def test_sizes_around_the_borders_of_a_length_survive(field: str, size: int) -> 
 def test_timestamps_on_both_sides_of_the_base_survive(ahead: int) -> None:
     base = 1 << 41
     batch = [Record(timestamp=base + step * ahead, value=b"v") for step in (0, 1, 1, 0, 1)]
-    decoded = decode_records(encode_records(batch, base), 5, base_timestamp=base)
+    data, first, largest = encode_records(batch)
+    assert (first, largest) == (base, max(base, base + ahead))
+    decoded = decode_records(data, 5, base_timestamp=base)
     assert decoded == assigned(batch)
 
 
 def test_a_record_has_the_bytes_that_the_description_gives_it() -> None:
     record = Record(timestamp=1003, key=b"key", value=b"value", headers=[("h", b"1"), ("n", None)])
-    by_hand = bytes.fromhex("000600066b65790a76616c7565")
-    by_hand += bytes.fromhex("0402680231026e01")
-    assert encode_records([record], 1000) == varint.encode(len(by_hand)) + by_hand
+    by_hand = bytes.fromhex(
+        "00"  # attributes
+        "06"  # timestampDelta 3
+        "02"  # offsetDelta 1
+        "06 6b6579"  # key
+        "0a 76616c7565"  # value
+        "04"  # two headers
+        "02 68 02 31"  # h: 1
+        "02 6e 01"  # n: null
+    )
+    data, base, largest = encode_records([Record(timestamp=1000), record])
+    first = bytes.fromhex("0c 00 00 00 01 01 00")
+    assert data == first + varint.encode(len(by_hand)) + by_hand
+    assert (base, largest) == (1000, 1003)
 
 
 def test_null_and_empty_keys_values_and_header_values_stay_apart() -> None:
@@ -141,26 +152,27 @@ def test_null_and_empty_keys_values_and_header_values_stay_apart() -> None:
         for value in (None, b"")
         for header in (None, b"")
     ]
-    assert decode_records(encode_records(batch, 0), 8) == assigned(batch)
+    assert decode_records(encode_records(batch)[0], 8) == assigned(batch)
 
 
 def test_a_name_that_is_not_utf8_and_a_name_that_occurs_twice_survive() -> None:
     odd = b"caf\xe9\xff".decode("utf-8", "surrogateescape")
     record = Record(timestamp=0, value=b"", headers=((odd, b"1"), ("a", b"2"), ("a", b"3")))
-    data = encode_records([record], 0)
+    data, _, _ = encode_records([record])
     assert b"caf\xe9\xff" in data
     assert decode_records(data, 1) == assigned([record])
 
 
 def test_the_time_of_the_append_replaces_every_timestamp() -> None:
     batch = [Record(timestamp=stamp, value=b"v", headers=(("a", None),)) for stamp in (5, 9, 7)]
-    decoded = decode_records(encode_records(batch, 5), 3, base_timestamp=5, append_timestamp=77)
+    data, base, _ = encode_records(batch)
+    decoded = decode_records(data, 3, base_timestamp=base, append_timestamp=77)
     assert decoded == [record._replace(timestamp=77) for record in assigned(batch)]
     assert all(type(record) is Record for record in decoded)
 
 
 def test_no_records_take_no_bytes() -> None:
-    assert encode_records([], 0) == b""
+    assert encode_records([])[0] == b""
     assert decode_records(b"", 0) == []
 
 
@@ -190,14 +202,26 @@ def test_a_record_of_wrong_types_is_refused_by_its_number(
 ) -> None:
     good = Record(timestamp=0, value=b"good")
     with pytest.raises(InvalidInputError) as caught:
-        encode_records([good, good._replace(**fields), good], 0)
+        encode_records([good, good._replace(**fields), good])
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize("timestamp", [None, "now", 1.5, -2, 1 << 63])
+def test_a_first_record_without_a_proper_timestamp_is_refused(timestamp: Any) -> None:
+    for batch in ([Record(0, timestamp)], [Record(0, timestamp), Record(timestamp=1, value=b"")]):
+        with pytest.raises(InvalidInputError):
+            encode_records(batch)
+
+
+def test_timestamps_that_lie_further_apart_than_64_bits_can_say_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="is too far behind -1"):
+        encode_records([Record(), Record(timestamp=(1 << 63) - 1)])
 
 
 def test_what_is_no_record_is_refused() -> None:
     rows: Sequence[Any] = [(1, 2, b"key")]
     with pytest.raises(InvalidInputError, match="record 0 cannot be stored"):
-        encode_records(rows, 0)
+        encode_records(rows)
 
 
 # damage -------------------------------------------------------------------------------------
@@ -223,7 +247,7 @@ def test_damaged_records_are_refused_or_read_as_the_naive_decoder_reads_them(
     batch: list[Record], seed: int
 ) -> None:
     rng = random.Random(seed)
-    data = encode_records(batch, BASE_TIMESTAMP)
+    data, _, _ = encode_records(batch)
     for _ in range(40):
         read_or_refuse(mutated(data, rng), max(0, len(batch) + rng.choice((0, 0, 0, 1, -1))))
 
@@ -246,7 +270,7 @@ def test_every_byte_of_two_records_set_to_an_odd_value_is_handled(value: int) ->
         Record(timestamp=BASE_TIMESTAMP, key=b"key", value=b"v" * 70, headers=(("n", b"1"),)),
         Record(timestamp=BASE_TIMESTAMP - 1, headers=(("n", None), ("", b""))),
     ]
-    data = encode_records(batch, BASE_TIMESTAMP)
+    data, _, _ = encode_records(batch)
     for position in range(len(data)):
         read_or_refuse(data[:position] + bytes([value]) + data[position + 1 :], 2)
         # A number of five bytes, negative or huge, in place of one.
@@ -257,7 +281,7 @@ def test_every_byte_of_two_records_set_to_an_odd_value_is_handled(value: int) ->
 @examples(60)
 @given(small_record_lists)
 def test_records_cut_at_any_byte_are_refused(batch: list[Record]) -> None:
-    data = encode_records(batch, BASE_TIMESTAMP)
+    data, _, _ = encode_records(batch)
     for size in range(len(data)):
         with pytest.raises(FormatError):
             decode_records(data[:size], len(batch))
@@ -266,7 +290,7 @@ def test_records_cut_at_any_byte_are_refused(batch: list[Record]) -> None:
 @examples(60)
 @given(st.lists(plain_records, min_size=2, max_size=5))
 def test_another_count_than_the_true_one_is_refused(batch: list[Record]) -> None:
-    data = encode_records(batch, BASE_TIMESTAMP)
+    data, _, _ = encode_records(batch)
     for count in (-1, 0, len(batch) - 1, len(batch) + 1, 1 << 31):
         with pytest.raises(FormatError):
             decode_records(data, count)
@@ -279,7 +303,7 @@ def test_a_huge_count_is_refused_before_anything_is_read() -> None:
 
 
 def test_records_that_end_too_early_say_where_the_last_one_began() -> None:
-    one = encode_records([Record(timestamp=0, value=b"12345678")], 0)
+    one, _, _ = encode_records([Record(timestamp=0, value=b"12345678")])
     with pytest.raises(TruncatedError) as caught:
         decode_records(one + one[:7], 2)
     assert (caught.value.position, caught.value.found) == (len(one), 1)

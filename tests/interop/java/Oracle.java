@@ -31,8 +31,11 @@ import org.apache.kafka.common.record.internal.RecordBatch;
 import org.apache.kafka.common.utils.Exit;
 import org.apache.kafka.common.utils.Time;
 import org.apache.kafka.storage.internals.checkpoint.LeaderEpochCheckpointFile;
+import org.apache.kafka.storage.internals.checkpoint.PartitionMetadata;
+import org.apache.kafka.storage.internals.checkpoint.PartitionMetadataFile;
 import org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache;
 import org.apache.kafka.storage.internals.log.AbortedTxn;
+import org.apache.kafka.storage.internals.log.EpochEntry;
 import org.apache.kafka.storage.internals.log.LogConfig;
 import org.apache.kafka.storage.internals.log.LogDirFailureChannel;
 import org.apache.kafka.storage.internals.log.LogFileUtils;
@@ -59,6 +62,8 @@ import org.apache.kafka.tools.DumpLogSegments;
  * describe FILE [--brief]      one JSON line for each record of a .log
  * batches FILE                 one JSON line for each batch of a .log
  * index FILE                   one JSON line for each entry of an .index, .timeindex or .txnindex
+ * epochs DIR                   one JSON line for each entry of a leader-epoch-checkpoint
+ * metadata DIR                 one JSON line with what a partition.metadata says
  * dump ARGUMENT...             Kafka's DumpLogSegments, in this process
  * write DIR                    the golden segments (Golden.java)
  * snapshot DIR                 the golden partition with all of its side files (Golden.java)
@@ -161,6 +166,14 @@ public final class Oracle {
                 for (Map<String, Object> entry : indexEntries(new File(args.get(1)))) {
                     out.println(JSON.writeValueAsString(entry));
                 }
+                return 0;
+            case "epochs":
+                for (Map<String, Object> entry : leaderEpochs(new File(args.get(1)))) {
+                    out.println(JSON.writeValueAsString(entry));
+                }
+                return 0;
+            case "metadata":
+                out.println(JSON.writeValueAsString(metadata(new File(args.get(1)))));
                 return 0;
             case "dump":
                 dump(args.subList(1, args.size()), out, err);
@@ -389,6 +402,33 @@ public final class Oracle {
             }
         }
         return lines;
+    }
+
+    /** The entries as a broker takes them in: its cache keeps only what ascends. */
+    private static List<Map<String, Object>> leaderEpochs(File dir) throws IOException {
+        File file = LeaderEpochCheckpointFile.newFile(dir);
+        if (!file.exists()) {
+            throw new IOException("no such file: " + file);  // Kafka's class would create it
+        }
+        LeaderEpochFileCache cache = new LeaderEpochFileCache(PARTITION,
+            new LeaderEpochCheckpointFile(file, new LogDirFailureChannel(1)), null);
+        List<Map<String, Object>> lines = new ArrayList<>();
+        for (EpochEntry entry : cache.epochEntries()) {
+            Map<String, Object> line = new LinkedHashMap<>();
+            line.put("epoch", entry.epoch());
+            line.put("start_offset", entry.startOffset());
+            lines.add(line);
+        }
+        return lines;
+    }
+
+    private static Map<String, Object> metadata(File dir) {
+        PartitionMetadata metadata = new PartitionMetadataFile(
+            PartitionMetadataFile.newFile(dir), new LogDirFailureChannel(1)).read();
+        Map<String, Object> line = new LinkedHashMap<>();
+        line.put("version", metadata.version());
+        line.put("topic_id", metadata.topicId().toString());
+        return line;
     }
 
     /** The tool prints to System.out, so that is exchanged while it runs. */

@@ -1,0 +1,1 @@
+"""The program ``logstore``: parse, call, print. It holds no state of its own."""

@@ -1,0 +1,319 @@
+"""``logstore read``: records become lines."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+import click
+
+import logstore
+from logstore.cli.formats import Formatter, parse_format
+from logstore.cli.options import store_option
+from logstore.cli.output import json_line, record_fields, standard_output
+from logstore.errors import InvalidInputError, OffsetOutOfRangeError
+from logstore.log import PartitionLog
+from logstore.segments.record import Record
+from logstore.topic import Topic
+
+__all__ = ["Start", "parse_offset", "parse_time", "read"]
+
+_WRITE_BYTES = 64 << 10
+_LOOK_SECONDS = 0.02
+"""How often several partitions are looked at for more."""
+_WAIT_SECONDS = 0.5
+"""How often a wait is interrupted to see whether anybody still reads the output."""
+
+_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_AGE = re.compile(r"(\d{1,12})(ms|s|m|h|d|w)\Z")
+
+
+class Start(NamedTuple):
+    """Where to begin in each partition."""
+
+    kind: str
+    """``earliest``, ``latest``, ``offset``, ``last`` or ``time``."""
+    number: int = 0
+    """The offset, the count of records, or the timestamp."""
+
+
+def parse_offset(text: str) -> Start:
+    """What ``--offset`` says; raises ValueError."""
+    if text in ("earliest", "latest"):
+        return Start(text)
+    if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no offset: a number, -10 for the last 10, earliest, latest")
+    number = int(text)
+    return Start("last", -number) if text.startswith("-") else Start("offset", number)
+
+
+def parse_time(text: str, now_ms: int) -> Start:
+    """What ``--since`` says: ISO 8601, milliseconds since 1970, or an age; raises ValueError."""
+    if re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        return Start("time", int(text))
+    age = _AGE.match(text)
+    if age:
+        return Start("time", now_ms - int(age[1]) * _UNITS[age[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+        seconds = moment.timestamp()  # of local time, where there is no zone
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{text!r} is no time: 2024-05-01T12:00:00Z, milliseconds since 1970, or an age as 10m"
+        ) from None
+    return Start("time", int(seconds) * 1000 + moment.microsecond // 1000)
+
+
+@click.command(short_help="Print the records of a topic.")
+@click.argument("topic")
+@store_option
+@click.option(
+    "--partition", type=click.IntRange(min=0), metavar="N", help="Read this partition only."
+)
+@click.option(
+    "--offset",
+    metavar="N",
+    help="Begin at offset N, earliest (the default) or latest; -10 is the last 10 of each "
+    "partition.",
+)
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Begin at the first record of TIME or later: 2024-05-01T12:00:00Z (local time without a "
+    "zone), milliseconds since 1970, or an age such as 10m, 2h, 1d.",
+)
+@click.option("--max", "limit", type=click.IntRange(min=0), metavar="N", help="Stop after N.")
+@click.option("--follow", is_flag=True, help="At the end, wait for more.")
+@click.option("--json", "as_json", is_flag=True, help="Print each record as a JSON object.")
+@click.option(
+    "--format",
+    "pattern",
+    metavar="FORMAT",
+    help="Print each record by a pattern in kcat's letters: %t topic, %p partition, %o offset, %T "
+    "timestamp, %k key, %K its size, %s value, %S its size, %R its size in 4 bytes, %h headers.",
+)
+@click.pass_context
+def read(
+    ctx: click.Context,
+    topic: str,
+    store: str,
+    partition: int | None,
+    offset: str | None,
+    since: str | None,
+    limit: int | None,
+    follow: bool,
+    as_json: bool,
+    pattern: str | None,
+) -> None:
+    """Print the records of TOPIC: their values, one a line.
+
+    Partitions are merged by timestamp, and each one's records stay in order. Control records are
+    not shown.
+    """
+    start = _start(ctx, offset, since)
+    if as_json and pattern is not None:
+        raise click.UsageError("--json and --format exclude each other", ctx)
+    formatter = _formatter(ctx, topic, as_json, pattern)
+    with logstore.open(store, create=False, read_only=True) as opened:
+        cursors = _cursors(opened.topic(topic), partition, start)
+        try:
+            _print(cursors, formatter, limit, follow=follow)
+        except KeyboardInterrupt:
+            if not follow:
+                raise
+            standard_output().flush()
+
+
+def _start(ctx: click.Context, offset: str | None, since: str | None) -> Start:
+    if offset is not None and since is not None:
+        raise click.UsageError("--offset and --since exclude each other", ctx)
+    try:
+        if since is not None:
+            return parse_time(since, time.time_ns() // 1_000_000)
+        return parse_offset("earliest" if offset is None else offset)
+    except ValueError as error:
+        raise click.UsageError(str(error), ctx) from None
+
+
+def _formatter(ctx: click.Context, topic: str, as_json: bool, pattern: str | None) -> Formatter:
+    if as_json:
+        return lambda partition, record: json_line(
+            {"type": "record", "topic": topic, "partition": partition, **record_fields(record)}
+        )
+    if pattern is None:
+        return lambda partition, record: (record.value or b"") + b"\n"
+    try:
+        return parse_format(pattern, topic)
+    except InvalidInputError as error:
+        raise click.UsageError(str(error), ctx) from None
+
+
+class _Cursor:
+    """How far one partition was read."""
+
+    def __init__(self, partition: int, log: PartitionLog, offset: int) -> None:
+        self.partition = partition
+        self.log = log
+        self.offset = offset
+
+    def has_more(self) -> bool:
+        return self.log.log_end_offset > self.offset
+
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """What the partition holds now, from where the last call ended."""
+        end = self.log.log_end_offset
+        while self.offset < end:
+            fetch = self.log.read(self.offset)
+            if fetch.next_offset == self.offset:
+                return
+            for record in fetch.records():
+                yield self.partition, record
+            self.offset = fetch.next_offset
+
+
+def _cursors(topic: Topic, partition: int | None, start: Start) -> list[_Cursor]:
+    numbers = range(topic.partition_count) if partition is None else [partition]
+    logs = [(number, topic.partition(number)) for number in numbers]
+    if start.kind == "offset" and not any(start.number <= log.log_end_offset for _, log in logs):
+        log = logs[0][1]
+        raise OffsetOutOfRangeError(
+            log.directory, start.number, log.log_start_offset, log.log_end_offset
+        )
+    # An offset that is there in one partition need not be there in another one.
+    only = len(logs) == 1
+    return [_Cursor(number, log, _first_offset(log, start, only=only)) for number, log in logs]
+
+
+def _first_offset(log: PartitionLog, start: Start, *, only: bool) -> int:
+    if start.kind == "earliest":
+        return log.log_start_offset
+    if start.kind == "latest":
+        return log.log_end_offset
+    if start.kind == "last":
+        return _last_records(log, start.number)
+    if start.kind == "time":
+        found = log.offset_for_time(start.number)
+        return log.log_end_offset if found is None else found[0]
+    return start.number if only else max(start.number, log.log_start_offset)
+
+
+def _last_records(log: PartitionLog, count: int) -> int:
+    """The offset from which on there are ``count`` records, or the log's start.
+
+    Offsets may have gaps (compaction, control records), so it goes back further and further.
+    """
+    end = log.log_end_offset
+    earliest = log.log_start_offset
+    back = count
+    while back:
+        begin = max(earliest, end - back)
+        offsets = _offsets(log, begin, end, most=count)
+        if len(offsets) == count:
+            return offsets[0]
+        if begin == earliest:
+            return earliest
+        back *= 2
+    return end
+
+
+def _offsets(log: PartitionLog, begin: int, end: int, *, most: int) -> list[int]:
+    """The offsets of the last ``most`` records from ``begin`` to ``end``.
+
+    Batches without gaps are counted by their headers.
+    """
+    found: list[int] = []
+    while begin < end:
+        fetch = log.read(begin)
+        if fetch.next_offset == begin:
+            break
+        for batch in fetch.batches():
+            header = batch.header
+            if header.control:
+                continue
+            if header.record_count == header.last_offset_delta + 1:
+                found += range(max(begin, header.base_offset), min(end, header.next_offset))
+            else:
+                found += [r.offset for r in batch.records() if begin <= r.offset < end]
+        del found[:-most]
+        begin = fetch.next_offset
+    return found
+
+
+def _print(
+    cursors: list[_Cursor], formatter: Formatter, limit: int | None, *, follow: bool
+) -> None:
+    output = standard_output()
+    left = sys.maxsize if limit is None else limit
+    while left > 0:
+        left -= _print_what_is_there(cursors, formatter, left, output.write)
+        output.flush()
+        if not follow or left <= 0:
+            return
+        _wait(cursors)
+
+
+def _print_what_is_there(
+    cursors: list[_Cursor], formatter: Formatter, limit: int, write: Callable[[bytes], object]
+) -> int:
+    """Print up to ``limit`` records, and return how many there were."""
+    streams = [cursor.records() for cursor in cursors]
+    merged = (
+        streams[0]
+        if len(streams) == 1
+        else heapq.merge(*streams, key=lambda item: (item[1].timestamp, item[0]))
+    )
+    count = size = 0
+    parts: list[bytes] = []
+    try:
+        for partition, record in merged:
+            part = formatter(partition, record)
+            parts.append(part)
+            size += len(part)
+            count += 1
+            if size >= _WRITE_BYTES:
+                write(b"".join(parts))
+                parts.clear()
+                size = 0
+            if count == limit:
+                break
+    finally:
+        # Damage further on does not hide what stands before it.
+        write(b"".join(parts))
+    return count
+
+
+def _wait(cursors: list[_Cursor]) -> None:
+    """Return when there is more to read; raise BrokenPipeError when nobody reads the output."""
+    while True:
+        if len(cursors) == 1:
+            if cursors[0].log.wait(cursors[0].offset, timeout=_WAIT_SECONDS):
+                return
+        else:
+            deadline = time.monotonic() + _WAIT_SECONDS
+            while time.monotonic() < deadline:
+                if any(cursor.has_more() for cursor in cursors):
+                    return
+                time.sleep(_LOOK_SECONDS)
+        if _nobody_reads():
+            raise BrokenPipeError
+
+
+def _nobody_reads() -> bool:
+    """Whether the other end of standard output is closed."""
+    if os.name == "nt":
+        return False
+    try:
+        descriptor = sys.stdout.fileno()
+    except (io.UnsupportedOperation, ValueError):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are always reported
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

@@ -1,0 +1,115 @@
+"""Ready batches: what is checked of them before they are appended as they are, and how they get
+their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from logstore.errors import InvalidInputError
+from logstore.segments.batch import Batch, iter_batches
+from logstore.segments.checkpoint import EpochEntry
+from logstore.segments.record import Record
+
+__all__ = [
+    "check_offsets",
+    "listed",
+    "new_epochs",
+    "placed",
+    "ready_batches",
+    "refuse_keyless",
+    "too_large",
+]
+
+
+def too_large(size: int, limit: int, name: str) -> InvalidInputError:
+    """The error of a batch beyond ``max_message_bytes``."""
+    return InvalidInputError(
+        f"{name}: a batch of {size} bytes is larger than max_message_bytes={limit}"
+    )
+
+
+def listed(records: Iterable[Record]) -> list[Record]:
+    """The records of any iterable, for those who look at them more than once."""
+    if not isinstance(records, Iterable):
+        raise InvalidInputError(f"records are a list of Record, not {type(records).__name__}")
+    return list(records)
+
+
+def refuse_keyless(records: Iterable[Record], name: str) -> None:
+    """Raise InvalidInputError for a record without a key: compaction could not keep it."""
+    for index, record in enumerate(records):
+        if record.key is None:
+            raise InvalidInputError(
+                f"{name}: record {index} has no key, which a compacted topic cannot keep"
+            )
+
+
+def ready_batches(
+    data: bytes | bytearray | memoryview,
+    *,
+    gaps: bool,
+    max_bytes: int,
+    name: str,
+    keyed: bool = False,
+) -> list[Batch]:
+    """The batches in ``data``; they are opened only if their records must be ``keyed``.
+
+    Raises FormatError where there is no batch or a wrong CRC, and InvalidInputError for a batch of
+    an old format, one that is larger than ``max_bytes``, or (unless ``gaps``) one whose records do
+    not fill its offsets, as a client's always do.
+    """
+    batches = list(iter_batches(bytes(data)))
+    if not batches:
+        raise InvalidInputError("there is no batch to append")
+    for batch in batches:
+        header = batch.header
+        if header.magic != 2:
+            raise InvalidInputError(
+                f"a batch of format {header.magic} can be read, but not appended: only format 2"
+            )
+        batch.check_crc()
+        if header.size > max_bytes:
+            raise too_large(header.size, max_bytes, name)
+        if not gaps and header.record_count != header.last_offset_delta + 1:
+            raise InvalidInputError(
+                f"a client's batch has no gaps: {header.record_count} records do not fill "
+                f"{header.last_offset_delta + 1} offsets"
+            )
+        if keyed and not header.control:
+            refuse_keyless(batch.records(), name)
+    return batches
+
+
+def placed(
+    batches: Sequence[Batch], offset: int, leader_epoch: int, *, append_timestamp: int | None
+) -> list[Batch]:
+    """The batches at ``offset`` and behind it, with the time of the append if there is one."""
+    result = []
+    for batch in batches:
+        if append_timestamp is not None:
+            batch = batch.stamped(append_timestamp)
+        batch = batch.placed(offset, leader_epoch)
+        result.append(batch)
+        offset = batch.header.next_offset
+    return result
+
+
+def check_offsets(batches: Sequence[Batch], next_offset: int, name: str) -> None:
+    """Raise InvalidInputError unless the batches ascend from ``next_offset``, gaps allowed."""
+    for batch in batches:
+        if batch.header.base_offset < next_offset:
+            raise InvalidInputError(
+                f"{name}: a replica's batch begins at offset {batch.header.base_offset}, where "
+                f"{next_offset} or more was expected"
+            )
+        next_offset = batch.header.next_offset
+
+
+def new_epochs(batches: Sequence[Batch], leader_epoch: int) -> list[EpochEntry]:
+    """The leader epochs later than ``leader_epoch`` that begin with these batches."""
+    entries = []
+    for batch in batches:
+        if batch.header.leader_epoch > leader_epoch:
+            leader_epoch = batch.header.leader_epoch
+            entries.append(EpochEntry(leader_epoch, batch.header.base_offset))
+    return entries

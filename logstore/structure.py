@@ -1,0 +1,204 @@
+"""Changes to the set of a partition's files, and how each one is finished after a crash.
+
+Every function here runs under the partition's lock, between an odd and an even generation of the
+state (``LogWriter.restructure``). A process that dies in between leaves the generation odd; whoever
+comes next derives the state anew (``logstore.loader.recover``), which calls :func:`finish_swaps`
+and :func:`drop_below` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+
+from logstore.segments import filenames
+from logstore.segments.checkpoint import format_offset, parse_offset
+from logstore.segments.errors import FormatError
+from logstore.segments.files import Files, read_bounded, write_atomically
+
+__all__ = [
+    "delete_segments",
+    "drop_below",
+    "finish_swaps",
+    "list_segments",
+    "purge",
+    "read_offset",
+    "remove_segment",
+    "segment_path",
+    "start_segment",
+    "swap_in",
+    "write_note",
+    "write_offset",
+]
+
+SEGMENT_SUFFIXES = (
+    filenames.LOG,
+    filenames.OFFSET_INDEX,
+    filenames.TIME_INDEX,
+    filenames.TRANSACTION_INDEX,
+)
+_MAX_NOTE_BYTES = 16 << 20
+
+
+def list_segments(files: Files, directory: str) -> tuple[int, ...]:
+    """The base offsets of the segments in a directory, ascending."""
+    parsed = map(filenames.parse_segment_file, files.names(directory))
+    return tuple(sorted(base for base, suffix in filter(None, parsed) if suffix == filenames.LOG))
+
+
+def segment_path(directory: str, base_offset: int, suffix: str) -> str:
+    """The path of a segment's file."""
+    return os.path.join(directory, filenames.segment_file(base_offset, suffix))
+
+
+def start_segment(files: Files, directory: str, base_offset: int) -> None:
+    """Make the three empty files of a segment.
+
+    Commit point: the directory's sync. A crash before it leaves the segment or not; it is empty,
+    so both are the same log.
+    """
+    for suffix in (filenames.OFFSET_INDEX, filenames.TIME_INDEX, filenames.LOG):
+        file = files.open(segment_path(directory, base_offset, suffix), write=True, create=True)
+        file.truncate(0)
+        file.close()
+    files.sync_directory(directory)
+
+
+def remove_segment(files: Files, directory: str, base_offset: int) -> None:
+    """Take back what ``start_segment`` made, as far as it came.
+
+    Commit point: the directory's sync. The segment must not come back behind a power cut, when the
+    one before it has grown beyond its offset.
+    """
+    for suffix in (filenames.LOG, filenames.OFFSET_INDEX, filenames.TIME_INDEX):
+        with contextlib.suppress(FileNotFoundError):
+            files.remove(segment_path(directory, base_offset, suffix))
+    files.sync_directory(directory)
+
+
+def read_offset(files: Files, directory: str, name: str) -> int | None:
+    """The offset in the small file ``name``, or None where there is no such file."""
+    path = os.path.join(directory, name)
+    try:
+        return parse_offset(read_bounded(files, path, 1 << 10))
+    except FileNotFoundError:
+        return None
+    except FormatError as error:
+        raise error.at(path, 0) from None
+
+
+def write_offset(files: Files, directory: str, name: str, offset: int) -> None:
+    """Replace the small file ``name``."""
+    write_atomically(files, os.path.join(directory, name), format_offset(offset))
+
+
+def delete_segments(files: Files, directory: str, bases: Iterable[int]) -> list[str]:
+    """Rename the files of segments, so that they are no longer part of the log, and return the
+    new paths; they are removed later, since somebody may still read them.
+
+    The log goes last: a segment whose log is still there is whole but for indexes, which are
+    disposable.
+    """
+    renamed = []
+    for base in bases:
+        for suffix in reversed(SEGMENT_SUFFIXES):
+            path = segment_path(directory, base, suffix)
+            if files.exists(path):
+                files.rename(path, path + filenames.DELETED)
+                renamed.append(path + filenames.DELETED)
+    if renamed:
+        files.sync_directory(directory)
+    return renamed
+
+
+def drop_below(files: Files, directory: str, log_start_offset: int) -> None:
+    """Finish a retention: the segments that lie wholly below the log start offset go.
+
+    Commit point of a retention: the log start offset in its checkpoint. After it, readers are
+    refused what lies below, whether the files are still there or not.
+    """
+    bases = list_segments(files, directory)
+    below = [base for base, following in itertools.pairwise(bases) if following <= log_start_offset]
+    delete_segments(files, directory, below)
+
+
+def swap_in(files: Files, directory: str, base: int, replaced: Sequence[int]) -> list[str]:
+    """Put the cleaned files of segment ``base`` in the place of the segments ``replaced``, and
+    return the paths of what may now be removed.
+
+    The cleaned files and a note of what they replace are on stable storage, names included.
+    Commit point: the rename of the log from ``.cleaned`` to ``.swap``. A crash before it leaves
+    the old segments (and files that the next cleaning removes), a crash after it is rolled forward
+    by :func:`finish_swaps`.
+    """
+    log = segment_path(directory, base, filenames.LOG)
+    files.rename(log + filenames.CLEANED, log + filenames.SWAP)
+    files.sync_directory(directory)
+    return _finish_swap(files, directory, base, replaced)
+
+
+def _finish_swap(files: Files, directory: str, base: int, replaced: Sequence[int]) -> list[str]:
+    present = set(list_segments(files, directory))
+    doomed = delete_segments(files, directory, [b for b in replaced if b in present])
+    for suffix in reversed(SEGMENT_SUFFIXES[1:]):
+        path = segment_path(directory, base, suffix)
+        if files.exists(path + filenames.CLEANED):
+            files.rename(path + filenames.CLEANED, path)
+    log = segment_path(directory, base, filenames.LOG)
+    files.rename(log + filenames.SWAP, log)
+    files.sync_directory(directory)
+    _remove(files, segment_path(directory, base, filenames.REPLACED))
+    return doomed
+
+
+def write_note(files: Files, directory: str, base: int, replaced: Sequence[int]) -> None:
+    """Note which segments the cleaned segment ``base`` replaces."""
+    data = "".join(f"{number}\n" for number in replaced).encode()
+    write_atomically(files, segment_path(directory, base, filenames.REPLACED), data)
+
+
+def _read_note(files: Files, directory: str, base: int) -> list[int] | None:
+    path = segment_path(directory, base, filenames.REPLACED)
+    try:
+        return [int(line) for line in read_bounded(files, path, _MAX_NOTE_BYTES).split()]
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FormatError("this is no note of replaced segments", path=path, found=error) from None
+
+
+def finish_swaps(files: Files, directory: str) -> None:
+    """Roll every swap that was committed forward, and take back what was not."""
+    names = files.names(directory)
+    for name in names:
+        if not name.endswith(filenames.LOG + filenames.SWAP):
+            continue
+        parsed = filenames.parse_segment_file(name.removesuffix(filenames.SWAP))
+        if parsed is None:
+            continue
+        replaced = _read_note(files, directory, parsed[0])
+        if replaced is None:
+            raise FormatError(
+                "a swap has no note of what it replaces; it is not one of ours",
+                path=os.path.join(directory, name),
+            )
+        _finish_swap(files, directory, parsed[0], replaced)
+    purge(
+        files,
+        directory,
+        (filenames.CLEANED, filenames.SWAP, filenames.REPLACED, filenames.TEMPORARY),
+    )
+
+
+def purge(files: Files, directory: str, suffixes: Sequence[str]) -> None:
+    """Remove the files whose names end in one of ``suffixes``."""
+    for name in files.names(directory):
+        if name.endswith(tuple(suffixes)):
+            _remove(files, os.path.join(directory, name))
+
+
+def _remove(files: Files, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        files.remove(path)

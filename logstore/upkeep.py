@@ -1,0 +1,327 @@
+"""Maintenance of one partition: retention, compaction, and cutting either end.
+
+Looking and deciding needs no lock. Files are changed under the partition's lock; what takes long
+(writing cleaned segments) happens outside it, on closed segments. Compaction and truncation keep
+out of each other's way by a lock of their own, ``cleaner``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+from logstore.cleaner import CleanedGroup, Cleaner
+from logstore.clock import Clock
+from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
+from logstore.config import LogConfig
+from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
+from logstore.reader import LogReader, View
+from logstore.retention import Decision, SegmentInfo, decide
+from logstore.segments import filenames
+from logstore.segments.batch import Batch
+from logstore.segments.files import Files, write_fully
+from logstore.segments.filtering import OpenBatch
+from logstore.segments.scan import Damage, scan
+from logstore.state import LogState
+from logstore.structure import (
+    delete_segments,
+    list_segments,
+    purge,
+    read_offset,
+    segment_path,
+    swap_in,
+    write_offset,
+)
+from logstore.writer import LogWriter
+
+__all__ = ["Upkeep"]
+
+CLEANER_LOCK = "cleaner"
+_COPY_BYTES = 1 << 20
+
+
+class Upkeep:
+    """What ``PartitionLog`` delegates; everything it needs is passed in."""
+
+    def __init__(
+        self,
+        files: Files,
+        directory: str,
+        config: LogConfig,
+        clock: Clock,
+        *,
+        look: Callable[[], View],
+        locked: Callable[[], AbstractContextManager[LogWriter]],
+        reader: LogReader,
+    ) -> None:
+        self._files = files
+        self._directory = directory
+        self._config = config
+        self._clock = clock
+        self._look = look
+        self._locked = locked
+        self._reader = reader
+        self._seen: dict[str, int] = {}
+        """When each ``.deleted`` file was first seen, in milliseconds."""
+
+    def segments(self) -> list[SegmentInfo]:
+        """What there is of every segment, oldest first, the active one last."""
+        return self._reader.segments(self._look())
+
+    # Retention --------------------------------------------------------------------------------
+
+    def retain(self, *, dry_run: bool = False) -> list[Decision]:
+        """Delete what retention no longer keeps, and return what was decided of every segment."""
+        now = self._clock.now_ms()
+        view = self._look()
+        decisions = decide(
+            self._reader.segments(view),
+            self._config,
+            now_ms=now,
+            log_start_offset=view.state.log_start_offset,
+        )
+        doomed = [decision.segment for decision in decisions if decision.delete]
+        if dry_run or not doomed:
+            return decisions
+        with self._locked() as writer:
+            state = writer.enter()
+            last = doomed[-1]
+            if last.active:
+                # Somebody may have appended since; then the segment is no longer what was decided.
+                if state.next_offset != last.next_offset:
+                    doomed.pop()
+                else:
+                    writer.roll(state)
+            if doomed:
+                self._move_start(writer, max(state.log_start_offset, doomed[-1].next_offset))
+        return decisions
+
+    def delete_records(self, before: int) -> int:
+        """Move the log start offset to ``before``, and delete the segments wholly below it."""
+        with self._locked() as writer:
+            state = writer.enter()
+            if not 0 <= before <= state.next_offset:
+                raise OffsetOutOfRangeError(
+                    self._directory, before, state.log_start_offset, state.next_offset
+                )
+            if before > state.log_start_offset:
+                self._move_start(writer, before)
+            return max(before, state.log_start_offset)
+
+    def _move_start(self, writer: LogWriter, offset: int) -> None:
+        """Commit point: the log start offset in its checkpoint (``structure.drop_below``)."""
+        write_offset(self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset)
+        with writer.restructure() as state:
+            state.log_start_offset = offset
+            bases = list_segments(self._files, self._directory)
+            below = [b for b, after in itertools.pairwise(bases) if after <= offset]
+            delete_segments(self._files, self._directory, below)
+
+    def purge(self, *, at_once: bool = False) -> None:
+        """Remove the files that were deleted ``file_delete_delay_ms`` ago (or whenever)."""
+        now = self._clock.now_ms()
+        seen: dict[str, int] = {}
+        for name in self._files.names(self._directory):
+            if not name.endswith(filenames.DELETED):
+                continue
+            since = self._seen.get(name, now)
+            if at_once or now - since >= self._config.file_delete_delay_ms:
+                with contextlib.suppress(FileNotFoundError):  # another process was as quick
+                    self._files.remove(os.path.join(self._directory, name))
+            else:
+                seen[name] = since
+        self._seen = seen
+
+    # Truncation -------------------------------------------------------------------------------
+
+    def truncate(self, to: int) -> None:
+        """Cut the log so that it ends at ``to``."""
+        with self._cleaner_lock(), self._locked() as writer:
+            state = writer.enter()
+            if not state.log_start_offset <= to <= state.next_offset:
+                raise OffsetOutOfRangeError(
+                    self._directory, to, state.log_start_offset, state.next_offset
+                )
+            if to == state.next_offset:
+                return
+            first_dirty = read_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT)
+            if first_dirty is not None and first_dirty > to:
+                write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, to)
+            writer.cut(lambda before: self._cut(before, to))
+
+    def _cut(self, state: LogState, to: int) -> None:
+        """Later segments go first, newest first and each on its own, so that a crash leaves a log
+        without holes; commit point of the last step: the rename, or the sync of the cut log."""
+        bases = list_segments(self._files, self._directory)
+        target = max((base for base in bases if base <= to), default=bases[0])
+        for base in reversed(bases):
+            if base > target:
+                delete_segments(self._files, self._directory, [base])
+        path = segment_path(self._directory, target, filenames.LOG)
+        file = self._files.open(path, write=True)
+        try:
+            end = state.valid_end if target == state.active_base else file.size()
+            position, straddling = _position_of(file.path, scan(file, end=end), to, end)
+            if straddling is None and target == state.active_base:
+                file.truncate(position)
+                file.sync()
+                return
+            copy = self._files.open(path + filenames.TEMPORARY, write=True, create=True)
+            try:
+                copy.truncate(0)
+                for start in range(0, position, _COPY_BYTES):
+                    size = min(_COPY_BYTES, position - start)
+                    write_fully(copy, file.read_at(size, start), start)
+                if straddling is not None:
+                    write_fully(copy, _beginning(straddling, to), position)
+                copy.sync()
+            finally:
+                copy.close()
+        finally:
+            file.close()
+        self._files.rename(path + filenames.TEMPORARY, path)
+        self._files.sync_directory(self._directory)
+
+    # Compaction -------------------------------------------------------------------------------
+
+    def plan(self) -> CompactionPlan:
+        """Whether the log is due for compaction, and why."""
+        return self._plan(self._look())
+
+    def _plan(self, view: View) -> CompactionPlan:
+        start = view.state.log_start_offset
+        dirty = read_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT)
+        first_dirty = start if dirty is None else min(max(dirty, start), view.state.next_offset)
+        segments = self._reader.segments(view)
+        oldest = next((s for s in segments[:-1] if s.next_offset > first_dirty and s.size), None)
+        return plan_compaction(
+            segments,
+            self._config,
+            now_ms=self._clock.now_ms(),
+            first_dirty_offset=first_dirty,
+            last_stable_offset=view.state.last_stable_offset,
+            oldest_dirty_timestamp=oldest
+            and self._reader.first_timestamp(view, oldest.base_offset),
+        )
+
+    def compact(
+        self, *, force: bool = False, report: Callable[[int], None] | None = None
+    ) -> CompactionResult:
+        """Compact the log if it is due (or, with ``force``, if anything is dirty)."""
+        if not self._config.compacts:
+            raise InvalidInputError(
+                f"{self._directory}: cleanup_policy={self._config.cleanup_policy} does not compact"
+            )
+        with self._cleaner_lock():
+            purge(
+                self._files,
+                self._directory,
+                (filenames.CLEANED, filenames.LOG + filenames.REPLACED),
+            )
+            before = self.segments()
+            reason = ""
+            passes = dropped = 0
+            while True:
+                view = self._look()
+                plan = self._plan(view)
+                reason = reason or plan.reason
+                # What more passes than one are needed for is due, whatever the ratio says.
+                if not plan.dirty_bytes or not (plan.due or force or passes):
+                    break
+                dropped += self._pass(view, plan, report)
+                passes += 1
+            after = self.segments()
+        return CompactionResult(
+            reason,
+            passes,
+            len(before),
+            len(after),
+            sum(segment.size for segment in before),
+            sum(segment.size for segment in after),
+            dropped,
+            plan.first_dirty_offset,
+        )
+
+    def _pass(self, view: View, plan: CompactionPlan, report: Callable[[int], None] | None) -> int:
+        producers: dict[int, int] = {}
+
+        def last_offset_of_producer(producer_id: int) -> int:
+            if producer_id not in producers:
+                producers[producer_id] = self._reader.last_offset_of_producer(view, producer_id)
+            return producers[producer_id]
+
+        cleaner = Cleaner(
+            self._files,
+            self._directory,
+            self._config,
+            self._clock.now_ms(),
+            last_offset_of_producer,
+            report or (lambda _: None),
+        )
+        segments = [s for s in self._reader.segments(view) if s.base_offset < plan.end_offset]
+        keys = cleaner.build_map(segments, plan)
+        segments = [s for s in segments if s.base_offset < keys.end_offset]
+        transactions = cleaner.transactions(segments)
+        dropped = 0
+        for group in group_segments(segments, self._config):
+            cleaned = cleaner.clean_group(group, keys, transactions)
+            if cleaned.changed:
+                self._swap(cleaned)
+            dropped += cleaned.records_dropped
+        write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, keys.end_offset)
+        return dropped
+
+    def _swap(self, cleaned: CleanedGroup) -> None:
+        with self._locked() as writer:
+            state = writer.enter()
+            present = list_segments(self._files, self._directory)
+            if not set(cleaned.replaced) <= set(present):
+                # Retention was quicker with some of them; the next pass sees what is left.
+                purge(self._files, self._directory, (filenames.CLEANED,))
+                return
+            assert state.active_base not in cleaned.replaced
+            with writer.restructure():
+                swap_in(self._files, self._directory, cleaned.base_offset, cleaned.replaced)
+
+    @contextlib.contextmanager
+    def _cleaner_lock(self) -> Iterator[None]:
+        lock = self._files.lock(os.path.join(self._directory, CLEANER_LOCK))
+        try:
+            try:
+                lock.acquire()
+            except BlockingIOError:
+                raise LockTimeoutError(
+                    f"{self._directory}: another process or thread is compacting or cutting the log"
+                ) from None
+            yield
+        finally:
+            lock.close()
+
+
+def _position_of(
+    path: str, items: Iterator[Batch | Damage], offset: int, end: int
+) -> tuple[int, Batch | None]:
+    """Where the first batch begins that is not wholly below ``offset``, and that batch if it
+    begins below all the same."""
+    for item in items:
+        if isinstance(item, Damage):
+            raise item.error(path)
+        if item.header.last_offset >= offset:
+            return item.position, item if item.header.base_offset < offset else None
+    return end, None
+
+
+def _beginning(batch: Batch, to: int) -> bytes:
+    """The batch without its records from ``to`` on."""
+    if batch.header.magic < 2:
+        raise InvalidInputError(
+            f"offset {to} lies inside a message of format {batch.header.magic}, which can only be "
+            f"cut as a whole: at {batch.header.base_offset} or {batch.header.next_offset}"
+        )
+    batch.check_crc()
+    opened = OpenBatch(batch)
+    kept = [p for p in opened.places if batch.header.base_offset + p.offset_delta < to]
+    return opened.keep(kept, last_offset=to - 1)

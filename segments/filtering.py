@@ -1,0 +1,119 @@
+"""Taking records out of a batch, as compaction and truncation do.
+
+What stays keeps its bytes: a record's offset and timestamp are deltas to the batch's base, and the
+batch keeps its base. So survivors are copied, not encoded anew. Base offset, last offset and
+sequence numbers stay as they were even where the first or the last record goes (KIP-98): a batch
+still says which offsets it was written for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from logstore.segments import varint
+from logstore.segments.batch import HEADER_BYTES, Batch, seal_batch
+from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
+from logstore.segments.errors import FormatError
+from logstore.segments.header import BatchHeader, TimestampType
+from logstore.segments.record import RecordPlace, locate_records
+
+__all__ = ["OpenBatch", "empty_batch"]
+
+_DELETE_HORIZON = 0x40
+_CODEC = 0x07
+
+
+class OpenBatch:
+    """A batch of format 2 whose records have been located, and not decoded."""
+
+    def __init__(self, batch: Batch, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> None:
+        """Raises FormatError for a batch whose records are not what its header promises."""
+        header = batch.header
+        try:
+            body = batch.raw[HEADER_BYTES:]
+            codec = header.codec
+            empty = not body and not header.record_count
+            self._data = (
+                decompress(codec, body, max_bytes=max_bytes) if codec and not empty else body
+            )
+            self.places: Sequence[RecordPlace] = locate_records(self._data, header.record_count)
+        except FormatError as error:
+            error.position = None
+            raise error.at(batch.path, batch.position) from None
+        self.batch = batch
+
+    def keep(
+        self,
+        places: Sequence[RecordPlace],
+        *,
+        delete_horizon: int | None = None,
+        last_offset: int | None = None,
+    ) -> bytes:
+        """The batch with nothing but the records at ``places``, which are some of its own.
+
+        ``delete_horizon`` marks it as one whose tombstones may go at that time (milliseconds);
+        ``last_offset`` makes it end earlier than it did (truncation).
+        """
+        header = self.batch.header
+        base_timestamp = header.base_timestamp
+        attributes = header.attributes
+        if header.timestamp_type is TimestampType.LOG_APPEND:
+            max_timestamp = header.max_timestamp
+        else:
+            # The base may be a delete horizon, not a record's time; the deltas are right anyway.
+            max_timestamp = base_timestamp + max(place.timestamp_delta for place in places)
+        if delete_horizon is None:
+            data = b"".join([self._data[place.start : place.end] for place in places])
+        else:
+            data = self._rebased(places, delete_horizon)
+            base_timestamp = delete_horizon
+            attributes |= _DELETE_HORIZON
+        codec = Codec(attributes & _CODEC)
+        sealed = seal_batch(
+            compress(codec, data) if codec else data,
+            record_count=len(places),
+            base_timestamp=base_timestamp,
+            max_timestamp=max_timestamp,
+            attributes=attributes,
+            last_offset_delta=header.last_offset_delta
+            if last_offset is None
+            else last_offset - header.base_offset,
+            producer_id=header.producer_id,
+            producer_epoch=header.producer_epoch,
+            base_sequence=header.base_sequence,
+        )
+        return sealed.at(header.base_offset, header.leader_epoch)
+
+    def _rebased(self, places: Sequence[RecordPlace], base_timestamp: int) -> bytes:
+        """The records at ``places`` with their timestamps counted from another base.
+
+        With a delete horizon the header's base timestamp is the horizon, and every record's delta
+        is counted from it (KIP-534).
+        """
+        shift = self.batch.header.base_timestamp - base_timestamp
+        parts: list[bytes] = []
+        for place in places:
+            record = b"".join(
+                (
+                    b"\0",  # attributes
+                    varint.encode(place.timestamp_delta + shift),
+                    self._data[place.behind_timestamp : place.end],
+                )
+            )
+            parts += (varint.encode(len(record)), record)
+        return b"".join(parts)
+
+
+def empty_batch(header: BatchHeader) -> bytes:
+    """What stays of a batch whose records are all gone, if its producer's state hangs on it."""
+    return seal_batch(
+        b"",
+        record_count=0,
+        base_timestamp=header.base_timestamp,
+        max_timestamp=header.max_timestamp,
+        attributes=header.attributes & ~_CODEC,
+        last_offset_delta=header.last_offset_delta,
+        producer_id=header.producer_id,
+        producer_epoch=header.producer_epoch,
+        base_sequence=header.base_sequence,
+    ).at(header.base_offset, header.leader_epoch)
