@@ -32,6 +32,7 @@ from logstore.structure import (
     purge,
     read_offset,
     segment_path,
+    start_segment,
     swap_in,
     write_offset,
 )
@@ -160,23 +161,30 @@ class Upkeep:
         for base in reversed(bases):
             if base > target:
                 delete_segments(self._files, self._directory, [base])
+        if self._cut_segment(state, target, to) < to:
+            # Compaction took what stood in front of `to`. Its offsets are not given out again: an
+            # empty segment holds the log's end in its name.
+            start_segment(self._files, self._directory, to)
+
+    def _cut_segment(self, state: LogState, target: int, to: int) -> int:
+        """Cut the segment ``target``, and return the offset behind what is left of it."""
         path = segment_path(self._directory, target, filenames.LOG)
         file = self._files.open(path, write=True)
         try:
             end = state.valid_end if target == state.active_base else file.size()
-            position, straddling = _position_of(file.path, scan(file, end=end), to, end)
-            if straddling is None and target == state.active_base:
+            position, straddling, last = _position_of(file.path, scan(file, end=end), to, end)
+            rest = b"" if straddling is None else _beginning(straddling, to)
+            if not rest and target == state.active_base:
                 file.truncate(position)
                 file.sync()
-                return
+                return max(last, target)
             copy = self._files.open(path + filenames.TEMPORARY, write=True, create=True)
             try:
                 copy.truncate(0)
                 for start in range(0, position, _COPY_BYTES):
                     size = min(_COPY_BYTES, position - start)
                     write_fully(copy, file.read_at(size, start), start)
-                if straddling is not None:
-                    write_fully(copy, _beginning(straddling, to), position)
+                write_fully(copy, rest, position)
                 copy.sync()
             finally:
                 copy.close()
@@ -184,6 +192,7 @@ class Upkeep:
             file.close()
         self._files.rename(path + filenames.TEMPORARY, path)
         self._files.sync_directory(self._directory)
+        return to if rest else max(last, target)
 
     # Compaction -------------------------------------------------------------------------------
 
@@ -303,19 +312,22 @@ class Upkeep:
 
 def _position_of(
     path: str, items: Iterator[Batch | Damage], offset: int, end: int
-) -> tuple[int, Batch | None]:
-    """Where the first batch begins that is not wholly below ``offset``, and that batch if it
-    begins below all the same."""
+) -> tuple[int, Batch | None, int]:
+    """Where the first batch begins that is not wholly below ``offset``, that batch if it begins
+    below all the same, and the offset behind the batches in front."""
+    behind = 0
     for item in items:
         if isinstance(item, Damage):
             raise item.error(path)
         if item.header.last_offset >= offset:
-            return item.position, item if item.header.base_offset < offset else None
-    return end, None
+            straddling = item if item.header.base_offset < offset else None
+            return item.position, straddling, behind
+        behind = item.header.next_offset
+    return end, None, behind
 
 
 def _beginning(batch: Batch, to: int) -> bytes:
-    """The batch without its records from ``to`` on."""
+    """The batch without its records from ``to`` on; nothing if compaction took all others."""
     if batch.header.magic < 2:
         raise InvalidInputError(
             f"offset {to} lies inside a message of format {batch.header.magic}, which can only be "
@@ -324,4 +336,4 @@ def _beginning(batch: Batch, to: int) -> bytes:
     batch.check_crc()
     opened = OpenBatch(batch)
     kept = [p for p in opened.places if batch.header.base_offset + p.offset_delta < to]
-    return opened.keep(kept, last_offset=to - 1)
+    return opened.keep(kept, last_offset=to - 1) if kept else b""
