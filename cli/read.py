@@ -64,12 +64,13 @@ def parse_time(text: str, now_ms: int) -> Start:
         return Start("time", now_ms - int(age[1]) * _UNITS[age[2]])
     try:
         moment = datetime.fromisoformat(text)
-        seconds = moment.timestamp()  # of local time, where there is no zone
+        whole = moment.replace(microsecond=0)
+        seconds = int(whole.timestamp())  # of local time, where there is no zone
     except (ValueError, OverflowError, OSError):
         raise ValueError(
             f"{text!r} is no time: 2024-05-01T12:00:00Z, milliseconds since 1970, or an age as 10m"
         ) from None
-    return Start("time", int(seconds) * 1000 + moment.microsecond // 1000)
+    return Start("time", seconds * 1000 + moment.microsecond // 1000)
 
 
 @click.command(short_help="Print the records of a topic.")

@@ -18,11 +18,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Literal, NamedTuple, NoReturn
 
+from logstore import fork
 from logstore.clock import Clock, SystemClock
 from logstore.compaction import CompactionPlan, CompactionResult
 from logstore.config import LogConfig
@@ -31,7 +30,6 @@ from logstore.errors import (
     ForkedError,
     FormatError,
     InvalidInputError,
-    LockTimeoutError,
     OffsetOutOfRangeError,
     PoisonedError,
     ReadOnlyError,
@@ -39,7 +37,8 @@ from logstore.errors import (
 from logstore.group_commit import GroupCommit
 from logstore.loader import advance_epochs
 from logstore.locking import PartitionLock
-from logstore.reader import Fetch, LogReader, View, observe
+from logstore.observer import Observer
+from logstore.reader import Fetch, LogReader, View
 from logstore.ready import (
     check_offsets,
     listed,
@@ -55,8 +54,7 @@ from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles, Files
 from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
-from logstore.state import STATE_BYTES, LogState, StateFile
-from logstore.structure import list_segments
+from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
 from logstore.writer import LogWriter
 
@@ -128,8 +126,8 @@ class PartitionLog:
         self._state_file: StateFile | None = None
         self._writer: LogWriter | None = None
         """Its methods are for the holder of both locks."""
-        self._view: View | None = None
-        """The log as readers last saw it; replaced as a whole."""
+        self._observer = self._new_observer()
+        """The log as readers see it."""
         self._reader = LogReader(self._files, self.directory, self.config)
         self._group_commit = GroupCommit(
             self._files, self.directory, look=self._look, locked=self._locked
@@ -144,7 +142,7 @@ class PartitionLog:
             reader=self._reader,
         )
         self._open()
-        _all_logs.add(self)
+        fork.remember(self)
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -162,6 +160,7 @@ class PartitionLog:
         try:
             shared = self._files.share(os.path.join(self.directory, STATE_FILE), STATE_BYTES)
             self._state_file = StateFile(shared, self._files.boot_id())
+            self._observer = self._new_observer()
             self._writer = LogWriter(self._files, self.directory, self.config, self._state_file)
             with self._locked() as writer:
                 writer.enter(opening=True)
@@ -176,6 +175,18 @@ class PartitionLog:
         if self._files.exists(path) and self._files.size(path) >= STATE_BYTES:
             shared = self._files.share(path, STATE_BYTES, write=False)
             self._state_file = StateFile(shared, self._files.boot_id())
+        self._observer = self._new_observer()
+
+    def _new_observer(self) -> Observer:
+        return Observer(
+            self._files,
+            self.directory,
+            self._clock,
+            self._state_file,
+            locked=None if self._read_only else self._locked,
+            timeout=self._lock_timeout,
+            check_usable=self._check_usable,
+        )
 
     def close(self) -> None:
         """Sync what is not, note that it was, and let go of everything; closing twice is allowed.
@@ -201,18 +212,14 @@ class PartitionLog:
             if resource is not None:
                 resource.close()
         self._group_commit.close()
+        self._observer.close()
         self._reader.close()
-        _all_logs.discard(self)
+        fork.forget(self)
 
     def __enter__(self) -> PartitionLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         try:
             self.close()
         except PoisonedError:
@@ -222,8 +229,8 @@ class PartitionLog:
     def __repr__(self) -> str:
         return f"PartitionLog({self.directory!r})"
 
-    def _forked(self) -> None:
-        """In a child process: give the parent's descriptors back without unlocking anything."""
+    def forked(self) -> None:
+        """In a child process: let go of the parent's descriptors without unlocking anything."""
         self._refusal = ForkedError
         self._let_go()
 
@@ -253,8 +260,8 @@ class PartitionLog:
         return self._writer
 
     def _release(self) -> None:
-        assert self._lock is not None
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _check_usable(self) -> None:
         """Asked with the thread's lock in hand, while waiting for the other one."""
@@ -277,8 +284,8 @@ class PartitionLog:
 
         The records' own offsets are not looked at; a timestamp of -1 becomes the time of the
         append. ``guard`` is called under the lock and may raise to refuse (expected versions).
-        Raises InvalidInputError for a record that cannot be stored or a batch that is too large
-        (nothing is appended then), PoisonedError after a failed sync, LockTimeoutError.
+        Raises InvalidInputError for a record that cannot be stored or a batch that is too large,
+        and appends nothing then; PoisonedError after a failed sync; LockTimeoutError.
         """
         if isinstance(records, Batch):
             return self.append_raw(records.raw, acks=acks, guard=guard)
@@ -297,7 +304,8 @@ class PartitionLog:
         )
         if self.config.compacts:
             refuse_keyless(records, self.directory)
-        self._check_size(sealed.size)
+        if sealed.size > self.config.max_message_bytes:
+            raise too_large(sealed.size, self.config.max_message_bytes, self.directory)
         writer = self._acquire()
         try:
             state = writer.enter()
@@ -365,10 +373,6 @@ class PartitionLog:
         if acks == "all":
             self._group_commit.sync_to(last + 1)
         return Appended(base, last, max(size[2] for size in sizes))
-
-    def _check_size(self, size: int) -> None:
-        if size > self.config.max_message_bytes:
-            raise too_large(size, self.config.max_message_bytes, self.directory)
 
     def flush(self) -> None:
         """Return when everything that was appended before the call is on stable storage."""
@@ -481,82 +485,17 @@ class PartitionLog:
         """Wait until there is a record at ``offset`` or behind it, for ``timeout`` seconds at most
         (None: for ever), and say whether there is. Closing the log ends the wait with
         ClosedError."""
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        pause = _SHORTEST_PAUSE
-        while self._look().state.next_offset <= offset:
-            if deadline is not None:
-                left = deadline - self._clock.monotonic()
-                if left <= 0:
-                    return False
-                pause = min(pause, left)
-            self._clock.sleep(pause)
-            pause = min(pause * 1.2, _LONGEST_PAUSE)
-        return True
+        return self._observer.wait(offset, timeout)
 
     def _look(self) -> View:
         """The log as it is now, without a lock."""
         if self._refusal is not None:
             self._refuse()
-        try:
-            return self._look_at_state()
-        except ValueError:
-            self._check_usable()  # another thread may just have closed the mapping
-            raise
-
-    def _look_at_state(self) -> View:
-        view = self._view
-        state_file = self._state_file
-        if state_file is None or (self._read_only and not state_file.is_ours()):
-            view = self._view = observe(self._files, self.directory, view)
-            return view
-        deadline = self._clock.monotonic() + self._lock_timeout
-        while True:
-            block = state_file.block()
-            if view is not None and view.block == block:
-                return view
-            state = LogState.unpack(block)
-            if state is not None and not state.generation & 1 and state_file.is_ours():
-                bases = self._bases(state, view)
-                if state_file.generation() == state.generation:
-                    view = self._view = View(block, state, bases)
-                    return view
-            elif self._read_only:
-                if self._clock.monotonic() > deadline:
-                    raise LockTimeoutError(
-                        f"{self.directory}: its files have been in change for "
-                        f"{self._lock_timeout:g} seconds; was a writer killed? Open it for writing"
-                    )
-                self._clock.sleep(_SHORTEST_PAUSE)
-            else:
-                # Somebody is at it, or was killed at it: with the lock in hand one sees which.
-                with self._locked() as writer:
-                    writer.enter()
-
-    def _bases(self, state: LogState, view: View | None) -> tuple[int, ...]:
-        if view is not None and view.state.generation == state.generation:
-            return view.bases
-        bases = list_segments(self._files, self.directory)
-        return tuple(base for base in bases if base <= state.active_base)
+        return self._observer.look()
 
 
 _READ_ATTEMPTS = 10
-_SHORTEST_PAUSE = 0.0005
-_LONGEST_PAUSE = 0.01
 
 
 def _wrong_acks(acks: object) -> InvalidInputError:
     return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
-
-
-# Fork -----------------------------------------------------------------------------------------
-
-_all_logs: weakref.WeakSet[PartitionLog] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for log in list(_all_logs):
-        log._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

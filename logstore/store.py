@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -26,11 +26,13 @@ from logstore.errors import (
     FormatError,
     InvalidInputError,
     LockTimeoutError,
+    ReadOnlyError,
     StoreNotFoundError,
     UnknownTopicError,
     UnsupportedFormatError,
 )
 from logstore.log import PartitionLog
+from logstore.maintenance import Maintenance, PartitionReport
 from logstore.metadata import Metadata, TopicDefinition
 from logstore.segments import filenames
 from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
@@ -54,6 +56,7 @@ def open_store(
     *,
     create: bool = True,
     read_only: bool = False,
+    maintenance_interval: float | None = 30.0,
     files: Files | None = None,
     clock: Clock | None = None,
 ) -> Store:
@@ -62,8 +65,18 @@ def open_store(
     Raises StoreNotFoundError when it is not there and is not to be made (``create=False``, or
     ``read_only``, which changes nothing on disk), UnsupportedFormatError when a newer version of
     logstore made it, InvalidInputError when ``path`` holds something else.
+
+    ``maintenance_interval``: the seconds between two rounds of retention and compaction in the
+    background; None for none (:meth:`Store.maintain` does a round on demand).
     """
-    return Store(path, create=create, read_only=read_only, files=files, clock=clock)
+    return Store(
+        path,
+        create=create,
+        read_only=read_only,
+        maintenance_interval=maintenance_interval,
+        files=files,
+        clock=clock,
+    )
 
 
 class Store:
@@ -75,6 +88,7 @@ class Store:
         *,
         create: bool = True,
         read_only: bool = False,
+        maintenance_interval: float | None = 30.0,
         files: Files | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -90,6 +104,11 @@ class Store:
         self.id = self._identify(create=create and not read_only)
         """The store's id."""
         self._metadata = Metadata(os.path.join(self.path, _META), read_only=read_only)
+        self._maintenance = Maintenance(
+            self._files, self.path, self._partitions, interval=maintenance_interval or 0.0
+        )
+        if maintenance_interval is not None and not read_only:
+            self._maintenance.start()
 
     def _identify(self, *, create: bool) -> uuid.UUID:
         path = os.path.join(self.path, _STORE_FILE)
@@ -231,6 +250,27 @@ class Store:
                 format_partition_metadata(PartitionMetadata(0, topic.id)),
             )
 
+    # Maintenance ------------------------------------------------------------------------------
+
+    def maintain(self) -> list[PartitionReport] | None:
+        """Do a round of retention and compaction now, and return what was done to each partition;
+        None when another process is doing one."""
+        self._check_usable()
+        if self._read_only:
+            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        return self._maintenance.run()
+
+    def _partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
+        """Every partition that has files. One that is open here is lent; any other is opened for
+        the moment, so that a store of many partitions holds no more files than it uses."""
+        for topic in self.topics():
+            for number in range(topic.partition_count):
+                opened = topic.opened(number)
+                if opened is not None:
+                    yield contextlib.nullcontext(opened)
+                elif self._files.is_directory(self._partition_directory(topic, number)):
+                    yield self._open_partition(topic, number)
+
     # Life -------------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
@@ -246,6 +286,7 @@ class Store:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
+        self._maintenance.stop()
         with contextlib.ExitStack() as stack:
             stack.callback(self._metadata.close)
             for topic in self._topics.values():

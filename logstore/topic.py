@@ -74,6 +74,11 @@ class Topic:
                 log = self._partitions[number] = self._open_partition(self, number)
             return log
 
+    def opened(self, number: int) -> PartitionLog | None:
+        """The log of a partition if somebody has asked for it."""
+        with self._mutex:
+            return self._partitions.get(number)
+
     def close(self) -> None:
         """Close the logs that were opened; the store does it."""
         with self._mutex:

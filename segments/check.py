@@ -233,7 +233,7 @@ class _Partition:
         indexes: list[tuple[str, IndexCheck]] = []
         for kind, file in beside.items():
             if file is not None:
-                yield from self._guarded(file, self._open_index(file, indexes))
+                yield from self._guarded(file, self._open_index(file, indexes, active=active))
             elif log.base_offset is not None:
                 yield Finding(
                     "note",
@@ -250,9 +250,11 @@ class _Partition:
             file_of_log.close()
 
     def _open_index(
-        self, file: PartitionFile, indexes: list[tuple[str, IndexCheck]]
+        self, file: PartitionFile, indexes: list[tuple[str, IndexCheck]], *, active: bool
     ) -> Iterator[Finding]:
-        indexes.append((file.path, _INDEXES[file.kind](self._read(file), file.base_offset or 0)))
+        data = self._read(file)
+        index = _INDEXES[file.kind](data, file.base_offset or 0, may_be_torn=active)
+        indexes.append((file.path, index))
         yield from ()
 
     def _batches(

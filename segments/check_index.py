@@ -38,7 +38,9 @@ class IndexCheck:
     entry_bytes: int
     columns: tuple[str, str]
 
-    def __init__(self, entries: Sequence[tuple[int, int]], size: int) -> None:
+    def __init__(
+        self, entries: Sequence[tuple[int, int]], size: int, *, may_be_torn: bool
+    ) -> None:
         self._entries = entries
         """The entries that ascend, up to the first that does not."""
         self._next = 0
@@ -54,6 +56,7 @@ class IndexCheck:
                     "the index ends inside an entry",
                     f"a multiple of {self.entry_bytes} bytes",
                     f"{size} bytes",
+                    severity="note" if may_be_torn else "damage",
                 )
             )
         self._keep_what_ascends()
@@ -120,10 +123,12 @@ class OffsetIndexCheck(IndexCheck):
     entry_bytes = offset_index.ENTRY_BYTES
     columns = ("offset", "position")
 
-    def __init__(self, data: bytes, base_offset: int) -> None:
+    def __init__(self, data: bytes, base_offset: int, *, may_be_torn: bool = False) -> None:
+        """``may_be_torn``: a writer that was killed may have left a part of an entry at the end,
+        which the next one overwrites."""
         valid = data[: offset_index.valid_size(data)]
         self._decoded = offset_index.decode_entries(base_offset, valid)
-        super().__init__(self._decoded, len(data))
+        super().__init__(self._decoded, len(data), may_be_torn=may_be_torn)
         self._last_offset = -1
         """The last offset in front of the next batch."""
         self._in_doubt = False
@@ -206,10 +211,12 @@ class TimeIndexCheck(IndexCheck):
     entry_bytes = time_index.ENTRY_BYTES
     columns = ("timestamp", "offset")
 
-    def __init__(self, data: bytes, base_offset: int) -> None:
+    def __init__(self, data: bytes, base_offset: int, *, may_be_torn: bool = False) -> None:
+        """``may_be_torn``: a writer that was killed may have left a part of an entry at the end,
+        which the next one overwrites."""
         valid = data[: time_index.valid_size(data)]
         self._decoded = time_index.decode_entries(base_offset, valid)
-        super().__init__(self._decoded, len(data))
+        super().__init__(self._decoded, len(data), may_be_torn=may_be_torn)
         self._max_timestamp = -1
         """The largest timestamp in front of the next batch."""
         self._in_doubt = False

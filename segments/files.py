@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from logstore.segments.notify import watch_directory
+
 try:
     import fcntl
 except ImportError:  # Windows: segments can be inspected there, but not written
@@ -30,6 +32,7 @@ __all__ = [
     "FileLock",
     "Files",
     "SharedBytes",
+    "Watch",
     "read_bounded",
     "write_atomically",
 ]
@@ -106,6 +109,18 @@ class FileLock(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Says when a file in a directory has changed."""
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something has happened since the last call, for ``seconds`` at most."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching; closing twice is allowed."""
+        ...
+
+
 class Files(Protocol):
     """A file system."""
 
@@ -151,6 +166,10 @@ class Files(Protocol):
 
     def lock(self, path: str) -> FileLock:
         """A lock on a file, made if it is not there."""
+        ...
+
+    def watch(self, path: str) -> Watch | None:
+        """A watch on a directory; None where there is none to be had, and polling has to do."""
         ...
 
     def boot_id(self) -> str:
@@ -226,6 +245,10 @@ class DiskFiles:
     def lock(self, path: str) -> FileLock:
         """A lock on a file, made if it is not there."""
         return _DiskLock(path)
+
+    def watch(self, path: str) -> Watch | None:
+        """A watch on a directory; None where there is none to be had, and polling has to do."""
+        return watch_directory(path)
 
     def boot_id(self) -> str:
         """What changes when the machine restarts, and what is unsynced is lost."""

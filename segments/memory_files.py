@@ -14,7 +14,7 @@ import posixpath
 import random
 from dataclasses import dataclass, field
 
-from logstore.segments.files import File, FileLock, SharedBytes
+from logstore.segments.files import File, FileLock, SharedBytes, Watch
 
 __all__ = ["CrashMode", "MemoryFiles"]
 
@@ -162,6 +162,10 @@ class MemoryFiles:
         """A lock on a file, made if it is not there."""
         return _MemoryLock(self, self._inode(path, create=True))
 
+    def watch(self, path: str) -> Watch | None:
+        """None: whoever waits here polls, by a clock of its own."""
+        return None
+
     def boot_id(self) -> str:
         """What changes when the machine restarts, and what is unsynced is lost."""
         return f"boot-{self._boot}"
@@ -183,22 +187,22 @@ class MemoryFiles:
         rng = rng or random.Random(0)
         after = MemoryFiles(capacity=self.capacity, boot=self._boot + (mode is not CrashMode.KILL))
         after._inodes = self._inodes
-        if mode is CrashMode.KILL:
-            names = self._names
-        else:
-            names = dict(self._synced_names)
-            for change in _survivors(self._changes, mode, rng):
-                _apply(names, change)
         copies: dict[int, _Inode] = {}
-        for path in sorted(names):
-            inode = names[path]
-            if inode is None:
-                after._names[path] = None
-                continue
-            if inode.number not in copies:
-                data = bytes(inode.data) if mode is CrashMode.KILL else _survive(inode, mode, rng)
-                copies[inode.number] = _Inode(inode.number, bytearray(data), data)
-            after._names[path] = copies[inode.number]
+
+        def copy(inode: _Inode | None) -> _Inode | None:
+            if inode is not None and inode.number not in copies:
+                copies[inode.number] = _copy(inode, mode, rng)
+            return None if inode is None else copies[inode.number]
+
+        if mode is CrashMode.KILL:  # what was not synced is still not
+            after._names = {path: copy(inode) for path, inode in self._names.items()}
+            after._synced_names = {path: copy(i) for path, i in self._synced_names.items()}
+            after._changes = [(new, copy(inode), old) for new, inode, old in self._changes]
+            return after
+        names = dict(self._synced_names)
+        for change in _survivors(self._changes, mode, rng):
+            _apply(names, change)
+        after._names = {path: copy(names[path]) for path in sorted(names)}
         after._synced_names = dict(after._names)
         return after
 
@@ -221,6 +225,13 @@ def _survivors(
     return [change for change in changes if rng.random() < 0.5]
 
 
+def _copy(inode: _Inode, mode: CrashMode, rng: random.Random) -> _Inode:
+    if mode is CrashMode.KILL:
+        return _Inode(inode.number, bytearray(inode.data), inode.synced, list(inode.pending))
+    data = _survive(inode, mode, rng)
+    return _Inode(inode.number, bytearray(data), data)
+
+
 def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
     data = bytearray(inode.synced)
     pending = inode.pending
@@ -236,10 +247,10 @@ def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
         return bytes(data)
     # Any of the sectors that differ may have been written, or not.
     final = inode.data
-    size = rng.choice((len(data), len(final))) if len(final) > len(data) else len(final)
+    size = rng.choice((len(data), len(final)))
     data = data[:size] + bytes(max(0, size - len(data)))
-    for start in range(0, size, SECTOR_BYTES):
-        stop = min(start + SECTOR_BYTES, size)
+    for start in range(0, min(size, len(final)), SECTOR_BYTES):
+        stop = min(start + SECTOR_BYTES, size, len(final))
         if rng.random() < 0.5:
             data[start:stop] = final[start:stop]
     return bytes(data)

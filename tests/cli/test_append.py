@@ -19,7 +19,7 @@ from logstore.errors import LimitError
 from logstore.partitioner import partition_for_key
 from logstore.segments.record import Record
 
-from .program import json_lines, only_line, run, start
+from .program import end_of, json_lines, only_line, run, running
 
 REAL_LOG = Path(__file__).resolve().parents[2] / "examples" / "data" / "apache_access_6k.log"
 
@@ -177,21 +177,20 @@ def test_many_lines_never_make_a_batch_that_is_too_large(
 
 
 def test_a_slow_pipe_is_seen_line_by_line(tmp_path: Path) -> None:
-    process = start("append t --acks 1", store=tmp_path, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    for count in (1, 2, 3):
-        process.stdin.write(b"line %d\npart of " % count)
-        process.stdin.flush()
-        deadline = time.monotonic() + 20
-        while len(seen := values_so_far(tmp_path)) < count:
-            assert time.monotonic() < deadline, f"line {count} never came: {seen}"
-            time.sleep(0.02)
-    process.stdin.close()
-    assert process.wait(30) == 0
+    with running("append t --acks 1", store=tmp_path, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for count in (1, 2, 3):
+            process.stdin.write(b"line %d\npart of " % count)
+            process.stdin.flush()
+            deadline = time.monotonic() + 20
+            while len(seen := values_so_far(tmp_path)) < count:
+                assert time.monotonic() < deadline, f"line {count} never came: {seen}"
+                time.sleep(0.02)
+        process.stdin.close()
+        code, told = end_of(process)
+    assert code == 0
+    assert only_line(told.decode()).startswith("4 records, ")
     assert values_of(tmp_path) == [b"line 1", b"part of line 2", b"part of line 3", b"part of "]
-    assert process.stderr is not None
-    assert only_line(process.stderr.read().decode()).startswith("4 records, ")
-    process.communicate()
 
 
 def values_so_far(store: Path) -> list[bytes | None]:

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 
-from .program import COMMAND, GOLDEN, only_line, run, start
+from .program import COMMAND, GOLDEN, end_of, only_line, run, running
 
 
 def test_help_and_version() -> None:
@@ -128,14 +128,6 @@ def test_damage_is_told_and_what_stands_before_it_is_printed(tmp_path: Path) -> 
 # --- pipes and signals ------------------------------------------------------------------------
 
 
-def wait(process: subprocess.Popen[bytes], seconds: float = 30) -> tuple[int, bytes]:
-    """The exit code of a process that ends by itself, and what it complained of."""
-    with process:
-        assert process.stderr is not None
-        complaint = process.stderr.read()
-        return process.wait(seconds), complaint
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with more lines than a pipe holds."""
@@ -146,29 +138,31 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("words", ["read lines", "dump {} --records --json", "dump {} --records"])
 def test_a_closed_pipe_is_silent(words: str, full: Path) -> None:
-    process = start(words.format(full), store=full)
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.stdout.close()
-    assert wait(process) == (0, b"")
+    with running(words.format(full), store=full) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert end_of(process) == (0, b"")
 
 
 def test_check_keeps_its_exit_code_when_nobody_reads(tmp_path: Path) -> None:
     for number in range(1000):
-        path = tmp_path / f"{number:020d}.log"
-        path.write_bytes(b"torn")
-    process = start("check", tmp_path)
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.stdout.close()
-    assert wait(process) == (1, b"")
+        (tmp_path / f"{number:020d}.log").write_bytes(b"torn")
+    with running("check", tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert end_of(process) == (1, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 @pytest.mark.parametrize("words", ["read lines", "dump {}", "check {}", "--help", "topic list"])
 def test_a_full_disk_is_told_in_one_line(words: str, full: Path) -> None:
-    with open("/dev/full", "wb") as nowhere:
-        code, complaint = wait(start(words.format(full), store=full, stdout=nowhere))
+    with (
+        open("/dev/full", "wb") as nowhere,
+        running(words.format(full), store=full, stdout=nowhere) as process,
+    ):
+        code, complaint = end_of(process)
     assert code == 1
     assert "No space left" in only_line(complaint.decode())
 
@@ -186,16 +180,16 @@ def test_a_closed_stream_is_told_in_one_line(closing: str, stream: str, full: Pa
 
 
 def test_ctrl_c_ends_an_append_with_one_line_that_counts(tmp_path: Path) -> None:
-    process = start("append lines", store=tmp_path, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(b"one\ntwo\n")
-    process.stdin.flush()
-    deadline = time.monotonic() + 20
-    while run_quietly(tmp_path) != "one\ntwo\n":
-        assert time.monotonic() < deadline, "the lines never came"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    code, complaint = wait(process)
+    with running("append lines", store=tmp_path, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"one\ntwo\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 20
+        while run_quietly(tmp_path) != "one\ntwo\n":
+            assert time.monotonic() < deadline, "the lines never came"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        code, complaint = end_of(process)
     assert code == 130
     assert "2 records appended" in only_line(complaint.decode())
 
@@ -210,12 +204,11 @@ def run_quietly(store: Path) -> str:
 def test_ctrl_c_ends_a_check_with_one_line(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number:020d}.log").write_bytes(b"torn")
-    process = start("check", tmp_path)
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.send_signal(signal.SIGINT)  # while it waits for somebody to read on
-    code, complaint = wait(process)
-    assert (code, complaint) == (130, b"logstore: interrupted\n")
+    with running("check", tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)  # while it waits for somebody to read on
+        assert end_of(process) == (130, b"logstore: interrupted\n")
 
 
 def test_the_golden_folder_is_there() -> None:

@@ -106,7 +106,7 @@ def damage(directory: str | os.PathLike[str]) -> list[str]:
 
 def kill(log: PartitionLog) -> None:
     """Let a handle go as the death of its process does: nothing is synced or noted."""
-    log._forked()
+    log.forked()
 
 
 def copied(directory: str | os.PathLike[str], target: Path) -> Path:

@@ -1,0 +1,130 @@
+"""Seeing the log without a lock: what the shared state says, and being told when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from logstore.clock import Clock
+from logstore.errors import LockTimeoutError
+from logstore.reader import View, observe
+from logstore.segments.files import Files, Watch
+from logstore.state import LogState, StateFile
+from logstore.structure import list_segments
+from logstore.writer import LogWriter
+
+__all__ = ["Observer"]
+
+_SHORTEST_PAUSE = 0.0005
+_LONGEST_PAUSE = 0.01
+_LONGEST_SLEEP = 0.1
+"""Seconds after which a sleeper looks without having been woken: a watch may have been lost."""
+_PUBLISHING_SECONDS = 0.002
+"""How long after a write its publishing is waited for; it takes microseconds, unless the writer
+lost its processor in between."""
+
+
+class Observer:
+    """The current :class:`View` of a partition. Usable from many threads."""
+
+    def __init__(
+        self,
+        files: Files,
+        directory: str,
+        clock: Clock,
+        state_file: StateFile | None,
+        *,
+        locked: Callable[[], AbstractContextManager[LogWriter]] | None,
+        timeout: float,
+        check_usable: Callable[[], None],
+    ) -> None:
+        """``locked`` is None for a handle that may not write; ``check_usable`` raises when the
+        handle has been closed."""
+        self._files = files
+        self._directory = directory
+        self._clock = clock
+        self._state_file = state_file
+        self._locked = locked
+        self._timeout = timeout
+        self._check_usable = check_usable
+        self._view: View | None = None
+        """The log as it was last seen; replaced as a whole."""
+        self._watches: list[Watch] = []
+        """Watches that nobody is waiting on."""
+
+    def look(self) -> View:
+        """The log as it is now."""
+        try:
+            return self._look()
+        except ValueError:
+            self._check_usable()  # another thread may just have closed the mapping
+            raise
+
+    def _look(self) -> View:
+        view = self._view
+        state_file = self._state_file
+        if state_file is None or (self._locked is None and not state_file.is_ours()):
+            view = self._view = observe(self._files, self._directory, view)
+            return view
+        deadline = self._clock.monotonic() + self._timeout
+        while True:
+            block = state_file.block()
+            if view is not None and view.block == block:
+                return view
+            state = LogState.unpack(block)
+            if state is not None and not state.generation & 1 and state_file.is_ours():
+                bases = self._bases(state, view)
+                if state_file.generation() == state.generation:
+                    view = self._view = View(block, state, bases)
+                    return view
+            elif self._locked is not None:
+                # Somebody is at it, or was killed at it: with the lock in hand one sees which.
+                with self._locked() as writer:
+                    writer.enter()
+            elif self._clock.monotonic() > deadline:
+                raise LockTimeoutError(
+                    f"{self._directory}: its files have been in change for {self._timeout:g} "
+                    "seconds; was a writer killed? Open it for writing"
+                )
+            else:
+                self._clock.sleep(_SHORTEST_PAUSE)
+
+    def _bases(self, state: LogState, view: View | None) -> tuple[int, ...]:
+        if view is not None and view.state.generation == state.generation:
+            return view.bases
+        bases = list_segments(self._files, self._directory)
+        return tuple(base for base in bases if base <= state.active_base)
+
+    def wait(self, offset: int, timeout: float | None) -> bool:
+        """Wait until the log's end lies behind ``offset``, and say whether it does."""
+        if self.look().state.next_offset > offset:
+            return True
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        watch = self._watches.pop() if self._watches else self._files.watch(self._directory)
+        try:
+            pause = _SHORTEST_PAUSE
+            while self.look().state.next_offset <= offset:
+                left = _LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
+                if left <= 0:
+                    return False
+                if watch is None:
+                    self._clock.sleep(min(pause, left))
+                    pause = min(pause * 1.2, _LONGEST_PAUSE)
+                elif watch.wait(min(left, _LONGEST_SLEEP)):
+                    self._await_publishing(offset)
+                self._check_usable()
+            return True
+        finally:
+            if watch is not None:
+                self._watches.append(watch)
+
+    def _await_publishing(self, offset: int) -> None:
+        """A write wakes before the writer has published the new end: give it that moment."""
+        deadline = self._clock.monotonic() + _PUBLISHING_SECONDS
+        while self.look().state.next_offset <= offset and self._clock.monotonic() < deadline:
+            self._clock.sleep(0.00005)
+
+    def close(self) -> None:
+        """Let go of the watches."""
+        while self._watches:
+            self._watches.pop().close()
