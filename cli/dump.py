@@ -170,7 +170,7 @@ class _JsonPrinter:
 
 _HEADINGS = (
     f"{'position':>12} {'size':>10} {'base offset':>12} {'last offset':>12} {'count':>8}  "
-    f"{'codec':<6}  {'largest timestamp':<24}  {'epoch':>5}  {'crc':<5}"
+    f"{'codec':<6}  {'largest timestamp':<24}  {'epoch':>5}  crc"
 )
 
 

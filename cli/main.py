@@ -18,6 +18,7 @@ from logstore.cli.maintain import compact, retain
 from logstore.cli.options import SETTINGS, Settings
 from logstore.cli.output import FAILED, INTERRUPTED, WRONG_USE, complain, silence
 from logstore.cli.read import read
+from logstore.cli.repair import repair
 from logstore.cli.shorten import delete_records, truncate
 from logstore.cli.topic import topic
 from logstore.errors import InvalidInputError, LogstoreError, StoreNotFoundError
@@ -126,7 +127,7 @@ def main(ctx: click.Context, store: str | None) -> None:
         ctx.exit(WRONG_USE)
 
 
-_MAINTENANCE = (retain, compact, delete_records, truncate)
+_MAINTENANCE = (repair, retain, compact, delete_records, truncate)
 
 for _command in (append, read, dump, check, topic, *_MAINTENANCE):
     main.add_command(_command)

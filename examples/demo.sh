@@ -81,7 +81,7 @@ step "Create a topic: a named log with one partition, which is one folder of fil
 show "export LOGSTORE_DIR=$store"
 show "logstore topic create access-log"
 logstore topic create access-log | indent
-came_out "the store $store/ holds: $(ls "$store/topics" | tr '\n' ' ')"
+came_out "the store $store/ holds: $(cd "$store/topics" && echo */)"
 
 # ------------------------------------------------------------------------------------------------
 lines=$(count <"$access_log")

@@ -27,7 +27,7 @@ from logstore.segments.control import ControlType, control_type
 from logstore.segments.files import Files, write_fully
 from logstore.segments.filtering import OpenBatch, empty_batch
 from logstore.segments.indexing import IndexProgress
-from logstore.segments.record import RecordPlace
+from logstore.segments.record_places import RecordPlace
 from logstore.segments.scan import Damage, scan
 from logstore.segments.transaction_index import (
     AbortedTransaction,

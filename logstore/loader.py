@@ -104,8 +104,20 @@ def recover(
             file.sync()
     finally:
         file.close()
-    if not clean:
-        tail.write_indexes(files, directory, state)
+    # Even behind a clean end: a power cut may have kept entries of batches that it took.
+    tail.write_indexes(files, directory, state)
+    if state.next_offset < log_start_offset:
+        # A power cut took records that had been deleted anyway. Offsets are not given out twice,
+        # so the log goes on where it starts.
+        start_segment(files, directory, log_start_offset)
+        drop_below(files, directory, log_start_offset)
+        state = LogState(
+            generation=state.generation,
+            active_base=log_start_offset,
+            log_start_offset=log_start_offset,
+            next_offset=log_start_offset,
+            leader_epoch=state.leader_epoch,
+        )
     state.synced_offset = state.last_stable_offset = state.next_offset
     lost_memory = not clean and (poisoned or not same_boot)
     state.leader_epoch = _settle_epochs(files, directory, state, new_epoch=lost_memory)
@@ -151,7 +163,8 @@ class _Tail:
                 data = b"".join(entries)
                 if file.size() != position + len(data):
                     file.truncate(position)
-                write_fully(file, data, position)
+                if data:
+                    write_fully(file, data, position)
             finally:
                 file.close()
 

@@ -35,7 +35,6 @@ from logstore.errors import (
     ReadOnlyError,
 )
 from logstore.group_commit import GroupCommit
-from logstore.loader import advance_epochs
 from logstore.locking import PartitionLock
 from logstore.observer import Observer
 from logstore.reader import Fetch, LogReader, View
@@ -362,8 +361,7 @@ class PartitionLog:
                 check_offsets(batches, state.next_offset, self.directory)
                 epochs = new_epochs(batches, state.leader_epoch)
                 if epochs:
-                    advance_epochs(self._files, self.directory, epochs)
-                    state.leader_epoch = epochs[-1].epoch
+                    writer.begin_epochs(state, epochs)
             sizes = [(b.header.size, b.header.last_offset, b.header.max_timestamp) for b in batches]
             base = batches[0].header.base_offset
             writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)

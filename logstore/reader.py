@@ -10,9 +10,11 @@ batch that it speaks of. An index that fails that, or is missing, is rebuilt in 
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from logstore.config import LogConfig
@@ -21,6 +23,7 @@ from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import MAX_BATCH_BYTES, Batch, iter_batches, peek
 from logstore.segments.errors import FormatError
 from logstore.segments.files import File, Files
+from logstore.segments.header import LOG_OVERHEAD_BYTES
 from logstore.segments.indexing import build_indexes
 from logstore.segments.record import Record
 from logstore.segments.scan import Damage, scan
@@ -73,14 +76,17 @@ class Fetch(NamedTuple):
 
     def records(self) -> Iterator[Record]:
         """The records from the offset that was asked for on, without control records."""
-        for batch in self.batches():
-            header = batch.header
-            if header.control or header.last_offset < self.offset:
-                continue
-            records = batch.records()
-            if header.base_offset < self.offset:
-                records = [record for record in records if record.offset >= self.offset]
-            yield from records
+        # A chain hands records on without waking a generator for each of them.
+        return chain.from_iterable(map(self._wanted, self.batches()))
+
+    def _wanted(self, batch: Batch) -> Sequence[Record]:
+        header = batch.header
+        if header.control or header.last_offset < self.offset:
+            return ()
+        records = batch.records()
+        if header.base_offset < self.offset:
+            return [record for record in records if record.offset >= self.offset]
+        return records
 
 
 class _Segment:
@@ -358,10 +364,31 @@ def _batch_at(log: File, position: int, end: int) -> Batch | None:
     return batch if batch.crc_ok else None
 
 
-def _checked_size(log: File, data: bytes, start: int, position: int, end: int) -> int:
-    """The size of the batch at ``start`` of ``data``, which is ``position`` of the log."""
-    _, size = peek(data, start)
-    if not 17 < size <= min(MAX_BATCH_BYTES, end - position):
+_PREFIX = struct.Struct(">qi4xb6xi")
+"""Base offset, length, magic, last offset delta: as much of a header as walking over a batch
+takes. A message of format 0 may be a byte shorter; its own offset is the last one."""
+_PREFIX_BYTES = _PREFIX.size
+
+
+def _extent(log: File, data: bytes, start: int, position: int, end: int) -> tuple[int, int, int]:
+    """Base offset (of a message of an old format: its offset), last offset and size of the batch
+    at ``start`` of ``data``, which is ``position`` of the log."""
+    room = len(data) - start
+    if room >= _PREFIX_BYTES:
+        offset, length, magic, delta = _PREFIX.unpack_from(data, start)
+        size = LOG_OVERHEAD_BYTES + length
+    elif room >= 18 and room == end - position:
+        offset, size = peek(data, start)
+        magic = delta = 0
+    else:
+        raise FormatError(
+            "the log ends inside a batch",
+            path=log.path,
+            position=position,
+            expected=f"{end - position} bytes",
+            found=room,
+        )
+    if not 17 < size <= end - position or size > MAX_BATCH_BYTES:
         raise FormatError(
             "a batch's length is wrong",
             path=log.path,
@@ -369,19 +396,7 @@ def _checked_size(log: File, data: bytes, start: int, position: int, end: int) -
             expected=f"18 to {min(MAX_BATCH_BYTES, end - position)}",
             found=size,
         )
-    return size
-
-
-def _last_offset(data: bytes, start: int) -> int:
-    """The last offset of the batch at ``start``, whose header ``data`` holds as far as it goes."""
-    offset, _ = peek(data, start)
-    if data[start + 16] < 2:
-        return offset
-    return offset + int.from_bytes(data[start + 23 : start + 27], signed=True)
-
-
-_PREFIX_BYTES = 27
-"""As much of a header as walking over a batch takes."""
+    return offset, offset + delta if magic > 1 else offset, size
 
 
 def _walk_to(log: File, position: int, end: int, offset: int) -> int:
@@ -391,24 +406,12 @@ def _walk_to(log: File, position: int, end: int, offset: int) -> int:
         if len(data) - start < _PREFIX_BYTES:
             data = log.read_at(min(_LOCATE_BYTES, end - position), position)
             start = 0
-        size = _checked_prefix(log, data, start, position, end)
-        if _last_offset(data, start) >= offset:
+        _, last_offset, size = _extent(log, data, start, position, end)
+        if last_offset >= offset:
             return position
         position += size
         start += size
     return end
-
-
-def _checked_prefix(log: File, data: bytes, start: int, position: int, end: int) -> int:
-    if len(data) - start < min(_PREFIX_BYTES, end - position) or len(data) - start < 18:
-        raise FormatError(
-            "the log ends inside a batch",
-            path=log.path,
-            position=position,
-            expected=f"{end - position} bytes",
-            found=len(data) - start,
-        )
-    return _checked_size(log, data, start, position, end)
 
 
 def _whole_batches(
@@ -417,7 +420,7 @@ def _whole_batches(
     """Whole batches from ``start`` on whose offsets are below ``below``: about ``max_bytes`` of
     them, and at least one. And the offset behind them."""
     data = log.read_at(min(max(max_bytes, _PREFIX_BYTES), end - start), start)
-    first = _checked_prefix(log, data, 0, start, end)
+    _, _, first = _extent(log, data, 0, start, end)
     if first > len(data):
         data = log.read_at(first, start)
     size = len(data)
@@ -425,14 +428,14 @@ def _whole_batches(
     next_offset = -1
     while size - stop >= min(_PREFIX_BYTES, end - start - stop) and stop < size:
         try:
-            batch_size = _checked_prefix(log, data, stop, start + stop, end)
+            offset, last_offset, batch_size = _extent(log, data, stop, start + stop, end)
         except FormatError:
             if stop == 0:
                 raise
             break  # what stands before the damage is served; the next read raises
-        if stop + batch_size > size or peek(data, stop)[0] >= below:
+        if stop + batch_size > size or offset >= below:
             break
-        next_offset = _last_offset(data, stop) + 1
+        next_offset = last_offset + 1
         stop += batch_size
     return data[:stop], next_offset
 

@@ -42,6 +42,12 @@ __all__ = ["Upkeep"]
 
 CLEANER_LOCK = "cleaner"
 _COPY_BYTES = 1 << 20
+_UNSWAPPED = (
+    filenames.CLEANED,
+    filenames.REPLACED,
+    filenames.REPLACED + filenames.TEMPORARY,
+)
+"""What a compaction that does not come to its swap leaves lying about."""
 
 
 class Upkeep:
@@ -113,9 +119,13 @@ class Upkeep:
             return max(before, state.log_start_offset)
 
     def _move_start(self, writer: LogWriter, offset: int) -> None:
-        """Commit point: the log start offset in its checkpoint (``structure.drop_below``)."""
-        write_offset(self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset)
+        """Commit point: the log start offset in its checkpoint (``structure.drop_below``).
+
+        It is written with the generation odd: a checkpoint that the state knows nothing of might
+        later lie behind the end of a log that was cut, and would take what was appended since.
+        """
         with writer.restructure() as state:
+            write_offset(self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset)
             state.log_start_offset = offset
             bases = list_segments(self._files, self._directory)
             below = [b for b, after in itertools.pairwise(bases) if after <= offset]
@@ -225,12 +235,9 @@ class Upkeep:
                 f"{self._directory}: cleanup_policy={self._config.cleanup_policy} does not compact"
             )
         with self._cleaner_lock():
-            purge(
-                self._files,
-                self._directory,
-                (filenames.CLEANED, filenames.LOG + filenames.REPLACED),
-            )
+            # Looking comes first: it finishes a swap that was begun, which needs the note.
             before = self.segments()
+            purge(self._files, self._directory, _UNSWAPPED)
             reason = ""
             passes = dropped = 0
             while True:
@@ -289,7 +296,7 @@ class Upkeep:
             present = list_segments(self._files, self._directory)
             if not set(cleaned.replaced) <= set(present):
                 # Retention was quicker with some of them; the next pass sees what is left.
-                purge(self._files, self._directory, (filenames.CLEANED,))
+                purge(self._files, self._directory, _UNSWAPPED)
                 return
             assert state.active_base not in cleaned.replaced
             with writer.restructure():

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, PoisonedError
-from logstore.loader import recover, settle_tail
+from logstore.loader import advance_epochs, recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
+from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.checksum import crc32
 from logstore.segments.files import File, Files, write_fully
 from logstore.segments.indexing import IndexProgress
@@ -101,8 +102,9 @@ class LogWriter:
             same_boot=self._state_file.is_ours(),
         )
         self.has_written = True
-        self._state_file.adopt()
+        # In this order: a kill in between must not make the state of an earlier run ours.
         self._block = self._state_file.publish(self._state)
+        self._state_file.adopt()
         return self._state
 
     def _indexes_are_short(self, state: LogState) -> bool:
@@ -148,6 +150,7 @@ class LogWriter:
         ]
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
+        self._trim_indexes(state)
         # All processes must agree on the jitter, and no two segments should: it is a hash.
         spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
         seed = crc32(f"{self._directory} {state.active_base}".encode())
@@ -202,7 +205,20 @@ class LogWriter:
             raise
         state.valid_end = position
         state.next_offset = state.last_stable_offset = next_offset
+        state.generation += state.generation & 1
         self._block = self._state_file.publish(state)
+
+    def begin_epochs(self, state: LogState, epochs: Sequence[EpochEntry]) -> None:
+        """Note the leader epochs that begin with the batches that are written next.
+
+        The generation stays odd until they are: whoever finds it so, because the write failed or
+        its process was killed, brings the epochs back in line with the log.
+        """
+        self._block = b""
+        state.generation |= 1
+        self._state_file.publish(state)
+        advance_epochs(self._files, self._directory, epochs)
+        state.leader_epoch = epochs[-1].epoch
 
     def _is_old(self, state: LogState, batches: Sequence[BatchSize]) -> bool:
         """Whether so much time lies between the segment's first batch and the new ones that it is
@@ -225,6 +241,10 @@ class LogWriter:
         )
         if time_entry is not None:
             self._write_time_entry(state, time_entry)
+        elif self._time_index.size() > (
+            end := state.progress.time_entries * time_index.ENTRY_BYTES
+        ):
+            self._time_index.truncate(end)  # a killed writer's, which nothing would overwrite
 
     def _write_time_entry(self, state: LogState, entry: TimeEntry) -> None:
         write_fully(
@@ -250,7 +270,8 @@ class LogWriter:
                 self.poison()
                 raise
             before = dataclasses.replace(state)
-            state.generation += 1
+            was_odd = state.generation & 1  # new leader epochs are being written: it stays so
+            state.generation += 1 - was_odd
             self._state_file.publish(state)
             try:
                 start_segment(self._files, self._directory, base_offset)
@@ -262,8 +283,11 @@ class LogWriter:
                     before.generation += 2
                     self._state_file.publish(before)
                 raise
-            state.generation += 1
+            state.generation += 1 + was_odd
             state.active_base = base_offset
+            # The empty segment's name is the log's end, though a replica's batch may leave a gap
+            # in front of it, and may not be written after all.
+            state.next_offset = state.last_stable_offset = base_offset
             state.valid_end = 0
             state.first_timestamp = -1
             state.progress = IndexProgress()
@@ -280,13 +304,19 @@ class LogWriter:
         entry = state.progress.final_time_entry()
         if entry is not None:
             self._write_time_entry(state, entry)
+        self._trim_indexes(state)
+        self._offset_index.sync()
+        self._time_index.sync()
+
+    def _trim_indexes(self, state: LogState) -> None:
+        """Take off what lies behind the entries that count: a killed writer's, or a broker's
+        zeros."""
         for file, size in (
             (self._offset_index, state.progress.offset_entries * offset_index.ENTRY_BYTES),
             (self._time_index, state.progress.time_entries * time_index.ENTRY_BYTES),
         ):
-            if file.size() != size:
+            if file.size() > size:
                 file.truncate(size)
-            file.sync()
 
     @contextlib.contextmanager
     def restructure(self) -> Iterator[LogState]:

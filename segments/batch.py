@@ -11,7 +11,8 @@ whoever reads a segment sees one kind of thing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from logstore.segments import legacy
@@ -207,7 +208,32 @@ class Batch:
         )
 
 
+_new_header = partial(tuple.__new__, BatchHeader)
+"""``BatchHeader._make`` without its Python frame."""
+
+
 def _parse_header(raw: bytes) -> BatchHeader:
+    if len(raw) < HEADER_BYTES or raw[_MAGIC_POSITION] != 2:
+        return _parse_old_header(raw)
+    header: BatchHeader = _new_header(_HEADER.unpack_from(raw))
+    if header.length != len(raw) - LOG_OVERHEAD_BYTES:
+        raise FormatError(
+            "a batch's length is wrong",
+            position=8,
+            expected=len(raw) - LOG_OVERHEAD_BYTES,
+            found=header.length,
+        )
+    if header.base_offset < 0 or header.last_offset_delta < 0 or header.record_count < 0:
+        raise FormatError(
+            "a batch's header holds a negative number",
+            expected="base offset, last offset delta and count of at least 0",
+            found=f"{header.base_offset}, {header.last_offset_delta} and {header.record_count}",
+        )
+    return header
+
+
+def _parse_old_header(raw: bytes) -> BatchHeader:
+    """The header of a message of format 0 or 1; raises for whatever else it may be."""
     if len(raw) <= _MAGIC_POSITION:
         raise TruncatedError(
             "the bytes end inside a batch's header", expected=HEADER_BYTES, found=len(raw)
@@ -222,22 +248,9 @@ def _parse_header(raw: bytes) -> BatchHeader:
             expected="0, 1 or 2",
             found=magic,
         )
-    if len(raw) < HEADER_BYTES:
-        raise TruncatedError(
-            "the bytes end inside a batch's header", expected=HEADER_BYTES, found=len(raw)
-        )
-    header = BatchHeader._make(_HEADER.unpack_from(raw))
-    if header.size != len(raw):
-        raise FormatError(
-            "a batch's length is wrong", position=8, expected=len(raw) - 12, found=header.length
-        )
-    if header.base_offset < 0 or header.last_offset_delta < 0 or header.record_count < 0:
-        raise FormatError(
-            "a batch's header holds a negative number",
-            expected="base offset, last offset delta and count of at least 0",
-            found=f"{header.base_offset}, {header.last_offset_delta} and {header.record_count}",
-        )
-    return header
+    raise TruncatedError(
+        "the bytes end inside a batch's header", expected=HEADER_BYTES, found=len(raw)
+    )
 
 
 def peek(buffer: bytes, position: int = 0) -> tuple[int, int]:
@@ -308,6 +321,11 @@ class SealedBatch(NamedTuple):
         return _BEFORE_CRC.pack(base_offset, length, leader_epoch, 2, self.crc) + self.tail
 
 
+_new_sealed: Callable[[tuple[int, bytes, int, int]], SealedBatch]
+_new_sealed = partial(tuple.__new__, SealedBatch)
+"""``SealedBatch._make`` without its Python frame."""
+
+
 def seal_batch(
     body: bytes,
     *,
@@ -334,7 +352,7 @@ def seal_batch(
         )
         + body
     )
-    return SealedBatch(crc32c_extend(0, tail), tail, record_count, max_timestamp)
+    return _new_sealed((crc32c_extend(0, tail), tail, record_count, max_timestamp))
 
 
 def seal_records(

@@ -38,9 +38,7 @@ class IndexCheck:
     entry_bytes: int
     columns: tuple[str, str]
 
-    def __init__(
-        self, entries: Sequence[tuple[int, int]], size: int, *, may_be_torn: bool
-    ) -> None:
+    def __init__(self, entries: Sequence[tuple[int, int]], size: int, *, may_be_torn: bool) -> None:
         self._entries = entries
         """The entries that ascend, up to the first that does not."""
         self._next = 0

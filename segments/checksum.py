@@ -12,6 +12,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 __all__ = ["IMPLEMENTATION", "crc32", "crc32c", "crc32c_extend"]
 
@@ -57,9 +58,8 @@ IMPLEMENTATION, crc32c_extend = _choose()
 covered with ``data`` (which must be ``bytes``) behind it."""
 
 
-def crc32c(data: bytes) -> int:
-    """The CRC-32C (Castagnoli) of ``data``."""
-    return crc32c_extend(0, data)
+crc32c: Callable[[bytes], int] = partial(crc32c_extend, 0)
+"""The CRC-32C (Castagnoli) of ``data``; a partial, for each batch needs it two or three times."""
 
 
 def crc32(data: bytes) -> int:

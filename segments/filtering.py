@@ -15,7 +15,7 @@ from logstore.segments.batch import HEADER_BYTES, Batch, seal_batch
 from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
 from logstore.segments.errors import FormatError
 from logstore.segments.header import BatchHeader, TimestampType
-from logstore.segments.record import RecordPlace, locate_records
+from logstore.segments.record_places import RecordPlace, locate_records
 
 __all__ = ["OpenBatch", "empty_batch"]
 

@@ -26,6 +26,11 @@ class TimestampType(enum.IntEnum):
         return "CreateTime" if self is TimestampType.CREATE else "LogAppendTime"
 
 
+# By number: calling an enumeration costs a third of a microsecond for each batch.
+_CODECS = tuple(Codec)
+_TIMESTAMP_TYPES = tuple(TimestampType)
+
+
 class BatchHeader(NamedTuple):
     """The 13 fields of a header, in the order in which format v2 stores them.
 
@@ -66,16 +71,16 @@ class BatchHeader(NamedTuple):
     def codec(self) -> Codec:
         """How the records are compressed; raises UnsupportedFormatError for an unknown number."""
         number = self.attributes & 7
-        if number > Codec.ZSTD:
+        if number >= len(_CODECS):
             raise UnsupportedFormatError(
                 "a batch's codec is unknown", expected="0 to 4", found=number
             )
-        return Codec(number)
+        return _CODECS[number]
 
     @property
     def timestamp_type(self) -> TimestampType:
         """Whether the timestamps are the records' own or the time of the append."""
-        return TimestampType(self.attributes >> 3 & 1)
+        return _TIMESTAMP_TYPES[self.attributes >> 3 & 1]
 
     @property
     def transactional(self) -> bool:

@@ -36,10 +36,8 @@ from logstore.segments.errors import FormatError, InvalidInputError, TruncatedEr
 __all__ = [
     "Header",
     "Record",
-    "RecordPlace",
     "decode_records",
     "encode_records",
-    "locate_records",
 ]
 
 Header = tuple[str, bytes | None]
@@ -79,6 +77,8 @@ _MIN_RECORD_BYTES = 7
 
 _NULL = _encode(-1)
 _NO_HEADERS = _encode(0)
+_ONLY = bytes(3)
+"""Attributes and deltas of a batch's first record."""
 
 
 def encode_records(
@@ -89,9 +89,12 @@ def encode_records(
     A record without a timestamp gets ``default_timestamp``. Raises InvalidInputError, naming the
     record, for a key, value, header or timestamp that is not of its type or out of bounds.
     """
+    if len(records) == 1:
+        return _encode_only(records, default_timestamp)
     parts: list[bytes] = []
     append = parts.append
     small = _SMALL
+    names: dict[str, bytes] = {}
     index = 0
     base_timestamp = max_timestamp = NO_TIMESTAMP
     size_of = delta_size = None  # what `between` and `prefix` were made for
@@ -131,7 +134,7 @@ def encode_records(
             else:
                 size = len(value)
                 ahead_of_value = small[size] if size < _SMALL_COUNT else _encode(size)
-            tail = _encode_headers(headers) if headers else _NO_HEADERS
+            tail = _encode_headers(headers, names) if headers else _NO_HEADERS
             size = len(stamp) + len(delta) + len(ahead_of_key) + len(key)
             size += len(ahead_of_value) + len(value) + len(tail)
             append(small[size] if size < _SMALL_COUNT else _encode(size))
@@ -149,6 +152,37 @@ def encode_records(
         return b"".join(parts), base_timestamp, max_timestamp
     except (TypeError, ValueError, AttributeError) as error:
         raise _unstorable(records, index, error) from error
+
+
+def _encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[bytes, int, int]:
+    """``encode_records`` for a batch of one record, which has no deltas; half of the time that
+    it would take in the loop, and a sixth of what appending it takes."""
+    try:
+        _, timestamp, key, value, headers = records[0]
+        if timestamp < 0:
+            timestamp = _without_timestamp(timestamp, default_timestamp)
+        if not isinstance(timestamp, int):
+            raise TypeError(f"timestamp {timestamp} is no whole number")
+        if timestamp > _MAX_TIMESTAMP:
+            raise ValueError(f"timestamp {timestamp} is beyond {_MAX_TIMESTAMP}")
+        body = b"".join(
+            (
+                _ONLY,
+                _NULL if key is None else _length(key),
+                b"" if key is None else key,
+                _NULL if value is None else _length(value),
+                b"" if value is None else value,
+                _encode_headers(headers, {}) if headers else _NO_HEADERS,
+            )
+        )
+        return _length(body) + body, timestamp, timestamp
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _unstorable(records, 0, error) from error
+
+
+def _length(field: bytes) -> bytes:
+    size = len(field)
+    return _SMALL[size] if size < _SMALL_COUNT else _encode(size)
 
 
 def _without_timestamp(timestamp: int, default_timestamp: int) -> int:
@@ -175,15 +209,19 @@ def _unstorable(records: Sequence[Record], index: int, error: Exception) -> Inva
     return InvalidInputError(f"record {index} cannot be stored: {error}")
 
 
-def _encode_headers(headers: Sequence[Header]) -> bytes:
-    parts = [_encode(len(headers))]
+def _encode_headers(headers: Sequence[Header], names: dict[str, bytes]) -> bytes:
+    """``names`` keeps encoded names, which a batch's records nearly always share."""
+    parts = [_SMALL[len(headers)] if len(headers) < _SMALL_COUNT else _encode(len(headers))]
     for name, value in headers:
-        encoded = name.encode("utf-8", "surrogateescape")
-        parts += (_encode(len(encoded)), encoded)
+        ahead = names.get(name)
+        if ahead is None:
+            encoded = name.encode("utf-8", "surrogateescape")
+            ahead = names[name] = _length(encoded) + encoded
         if value is None:
-            parts.append(_NULL)
+            parts += (ahead, _NULL)
         else:
-            parts += (_encode(len(value)), value)
+            size = len(value)
+            parts += (ahead, _SMALL[size] if size < _SMALL_COUNT else _encode(size), value)
     return b"".join(parts)
 
 
@@ -210,6 +248,7 @@ def decode_records(
         )
     rows: list[tuple[int, int, bytes | None, bytes | None, Sequence[Header]]] = []
     append = rows.append
+    names: dict[bytes, str] = {}
     long = varint.decode
     position = start = 0
     try:
@@ -233,6 +272,9 @@ def decode_records(
             if b < 0x80 and not b & 1:
                 timestamp = base_timestamp + (b >> 1)
                 position += 1
+            elif not b & 1 and (c := data[position + 1]) < 0x80:
+                timestamp = base_timestamp + ((b & 0x7F | c << 7) >> 1)
+                position += 2
             else:
                 size, position = long(data, position)
                 timestamp = base_timestamp + size
@@ -287,9 +329,9 @@ def decode_records(
                 headers = ()
                 position += 1
             else:
-                headers, position = _decode_headers(data, position, end)
+                headers, position = _decode_headers(data, position, end, names)
             if position != end or odd & 1:
-                raise _inconsistent(start, end, position, odd)
+                raise inconsistent_record(start, end, position, odd)
             append((offset, timestamp, key, value, headers))
     except IndexError:
         raise TruncatedError(
@@ -310,90 +352,8 @@ def decode_records(
     return list(map(_new_record, rows))
 
 
-class RecordPlace(NamedTuple):
-    """Where a record lies among the bytes of a batch, and as much of it as compaction asks for."""
-
-    start: int
-    end: int
-    behind_timestamp: int
-    """The position of its offset delta, which follows the timestamp delta."""
-    offset_delta: int
-    timestamp_delta: int
-    key: bytes | None
-    is_tombstone: bool
-    """Whether its value is null."""
-
-
-_new_place = partial(tuple.__new__, RecordPlace)
-
-
-def locate_records(data: bytes, count: int) -> list[RecordPlace]:
-    """The places of the ``count`` records whose bytes fill ``data``; values and headers stay
-    closed. Raises FormatError unless the records fill ``data``."""
-    rows: list[tuple[int, int, int, int, int, bytes | None, bool]] = []
-    append = rows.append
-    long = varint.decode
-    end = start = 0
-    try:
-        for _ in range(count):
-            start = position = end
-            b = data[position]
-            if b < 0x80 and not b & 1:
-                size = b >> 1
-                position += 1
-            else:
-                size, position = long(data, position)
-            end = position + size
-            position += 1  # attributes
-            b = data[position]
-            if b < 0x80 and not b & 1:
-                timestamp = b >> 1
-                position += 1
-            else:
-                timestamp, position = long(data, position)
-            behind_timestamp = position
-            b = data[position]
-            if b < 0x80 and not b & 1:
-                offset = b >> 1
-                position += 1
-            else:
-                offset, position = long(data, position)
-            b = data[position]
-            key: bytes | None
-            if b == 1:
-                key = None
-                position += 1
-            else:
-                if b < 0x80:
-                    size = b >> 1
-                    position += 1
-                else:
-                    size, position = long(data, position)
-                if b & 1 or size < 0:
-                    raise FormatError("a record's key has a negative length", position=start)
-                key = data[position : position + size]
-                position += size
-            if position >= end or offset < 0:
-                raise _inconsistent(start, end, position, offset < 0)
-            append((start, end, behind_timestamp, offset, timestamp, key, data[position] == 1))
-    except IndexError:
-        raise TruncatedError(
-            "the records end too early",
-            position=start,
-            expected=f"{count} records",
-            found=len(rows),
-        ) from None
-    if end != len(data):
-        raise FormatError(
-            "the records do not fill the batch",
-            position=start,
-            expected=f"{count} records to end at {len(data)}",
-            found=end,
-        )
-    return list(map(_new_place, rows))
-
-
-def _inconsistent(start: int, end: int, position: int, odd: int) -> FormatError:
+def inconsistent_record(start: int, end: int, position: int, odd: int) -> FormatError:
+    """The error of a record that does not fill its length, or (``odd``) has a negative one."""
     if odd & 1:
         return FormatError("a record's length or offset delta is negative", position=start)
     return FormatError(
@@ -413,25 +373,47 @@ def _wrong_length(what: str, start: int, room: int, found: int) -> FormatError:
     )
 
 
-def _decode_headers(data: bytes, position: int, end: int) -> tuple[tuple[Header, ...], int]:
+def _decode_headers(
+    data: bytes, position: int, end: int, names: dict[bytes, str]
+) -> tuple[tuple[Header, ...], int]:
+    """``names`` keeps decoded names, which a batch's records nearly always share."""
     start = position
-    count, position = varint.decode(data, position)
+    count = data[position]
+    if count < 0x80 and not count & 1:
+        count >>= 1
+        position += 1
+    else:
+        count, position = varint.decode(data, position)
     if not 0 <= count <= (end - position) // 2:  # a header takes at least two bytes
         raise _wrong_length("headers", start, (end - position) // 2, count)
     headers: list[Header] = []
     for _ in range(count):
-        length, position = varint.decode(data, position)
-        if not 0 <= length <= end - position:
+        length = data[position]
+        if length < 0x80 and not length & 1:
+            length >>= 1
+            position += 1
+        else:
+            length, position = varint.decode(data, position)
+        stop = position + length
+        if not position <= stop <= end:
             raise _wrong_length("header name", start, end - position, length)
-        # A name that is not UTF-8 breaks Kafka's rule, but must survive being read and copied.
-        name = data[position : position + length].decode("utf-8", "surrogateescape")
-        position += length
-        length, position = varint.decode(data, position)
-        if length == -1:
-            headers.append((name, None))
-            continue
-        if not 0 <= length <= end - position:
+        encoded = data[position:stop]
+        name = names.get(encoded)
+        if name is None:
+            # A name that is not UTF-8 breaks Kafka's rule, but must survive being read and copied.
+            name = names[encoded] = encoded.decode("utf-8", "surrogateescape")
+        length = data[stop]
+        if length < 0x80 and not length & 1:
+            length >>= 1
+            position = stop + 1
+        else:
+            length, position = varint.decode(data, stop)
+            if length == -1:
+                headers.append((name, None))
+                continue
+        stop = position + length
+        if not position <= stop <= end:
             raise _wrong_length("header value", start, end - position, length)
-        headers.append((name, data[position : position + length]))
-        position += length
+        headers.append((name, data[position:stop]))
+        position = stop
     return tuple(headers), position

@@ -143,3 +143,160 @@ def test_a_crash_in_a_recovery_and_in_the_recovery_from_that_loses_nothing(seed:
                         examined += 1
                 pictures = [keep]
     assert examined > 50
+
+
+# retention ----------------------------------------------------------------------------------
+
+
+def filled(settings: LogConfig, *, batches: int = 7, acks: Acks = "all") -> World:
+    """A log of a few segments, of which no pictures were taken."""
+    world = World(settings)
+    world.recording = False
+    world.open()
+    for number in range(batches):
+        world.clock.ms += 1000
+        world.append(2, acks=acks, size=300 + 40 * (number % 3))
+    world.recording = True
+    assert len(world.log.segments) > 2
+    return world
+
+
+def test_a_crash_in_a_retention_by_time_leaves_the_segments_or_takes_them_for_good() -> None:
+    world = filled(config(retention_ms=3500))
+    assert world.retain() > 0
+    world.append(1)
+    world.clock.ms += 1_000_000
+    assert world.retain() > 1  # the active segment too
+    world.append(2)
+    world.purge()
+    examine_all(world)
+
+
+def test_a_crash_in_a_retention_by_size_leaves_the_segments_or_takes_them_for_good() -> None:
+    world = filled(config(retention_bytes=2000))
+    assert world.retain() > 1
+    world.purge()
+    world.append(3, acks=1)
+    examine_all(world)
+
+
+@pytest.mark.parametrize("acks", [1, "all"])
+def test_a_crash_while_records_are_deleted_leaves_them_or_takes_them_for_good(acks: Acks) -> None:
+    world = filled(config(), acks=acks)
+    world.append(3, acks=acks, size=100)
+    world.delete_records(1)
+    world.delete_records(world.log.segments[2] + 1)
+    world.delete_records(world.promises.end - 1)
+    world.delete_records(world.promises.end)
+    world.append(2, acks=acks)
+    examine_all(world)
+
+
+# compaction ---------------------------------------------------------------------------------
+
+KEYS = [b"key %d" % number for number in range(6)]
+
+
+def updated(settings: LogConfig, *, rounds: int = 5) -> World:
+    """A log in which a few keys were written again and again, and some deleted."""
+    world = World(settings)
+    world.recording = False
+    world.open()
+    for number in range(rounds):
+        world.clock.ms += 1000
+        world.append(3, size=150, keys=KEYS[number % 3 :])
+        world.append(2, size=200, keys=[b"only %d" % number, KEYS[5]])
+        if number % 2:
+            world.append(1, keys=[KEYS[number % 4]], deleted=True)
+    world.append(2, size=700, keys=KEYS[:1])
+    world.recording = True
+    assert len(world.log.segments) > 3
+    return world
+
+
+@pytest.mark.parametrize("segment_bytes", [700, 1500, 4000])
+def test_a_crash_in_a_compaction_keeps_the_last_record_of_each_key(segment_bytes: int) -> None:
+    world = updated(compacted(segment_bytes=segment_bytes), rounds=3 + segment_bytes // 500)
+    world.compact()
+    before = len(world.log.segments)
+    world.append(3, keys=KEYS[3:], size=600)
+    world.compact()
+    assert len(world.log.segments) < before  # what became small is merged
+    world.purge()
+    examine_all(world)
+
+
+def test_a_crash_in_a_compaction_of_several_passes_keeps_the_last_record_of_each_key() -> None:
+    world = updated(compacted(cleaner_dedupe_buffer_bytes=1024, segment_bytes=1000), rounds=4)
+    world.recording = False
+    assert world.log.plan_compaction().dirty_bytes
+    world.recording = True
+    world.promises.compacting = True
+    result = world.log.compact(force=True)
+    assert result.passes > 1
+    world.returned()
+    examine_all(world)
+
+
+def test_a_crash_while_expired_tombstones_go_does_not_bring_their_keys_back() -> None:
+    world = updated(compacted(delete_retention_ms=0), rounds=4)
+    world.compact()
+    for _ in range(2):
+        world.clock.ms += 10
+        world.append(2, keys=[b"more"], size=800)
+        world.compact()
+    assert not any(value is None for _, (_, value) in content(world.log))
+    examine_all(world)
+
+
+def test_a_crash_in_a_compaction_after_records_were_deleted_keeps_both() -> None:
+    world = updated(compacted(segment_bytes=1000), rounds=4)
+    world.delete_records(world.log.segments[1] + 1)
+    world.compact()
+    world.delete_records(world.log.segments[-1])
+    world.compact()
+    examine_all(world)
+
+
+# truncation ---------------------------------------------------------------------------------
+
+
+def cuts(world: World) -> dict[str, int]:
+    """Where a log may be cut."""
+    bases = world.log.segments
+    return {
+        "in the active segment": bases[-1] + 2,
+        "inside a batch of the active segment": bases[-1] + 1,
+        "at the active segment's base": bases[-1],
+        "in a closed segment": bases[1] + 2,
+        "inside a batch of a closed segment": bases[1] + 1,
+        "at a closed segment's base": bases[1],
+        "inside the first batch": 1,
+        "at the log's start": 0,
+    }
+
+
+@pytest.mark.parametrize("acks", [1, "all"])
+@pytest.mark.parametrize("place", list(cuts(filled(config()))))
+def test_a_crash_in_a_truncation_leaves_an_end_between_the_old_and_the_new(
+    place: str, acks: Acks
+) -> None:
+    world = filled(config(), acks=acks, batches=8)
+    world.truncate(cuts(world)[place])
+    world.append(1, acks=acks)
+    world.append(2, acks=acks, size=500)
+    examine_all(world)
+
+
+def test_a_crash_in_a_truncation_of_a_compacted_log_brings_nothing_back() -> None:
+    world = updated(compacted(segment_bytes=1000), rounds=5)
+    world.compact()
+    present = [offset for offset, _ in content(world.log)]
+    gap = next(a + 2 for a, b in zip(present, present[1:], strict=False) if b - a > 2)
+    world.truncate(present[-1])
+    world.truncate(gap)
+    world.append(2, keys=KEYS, size=300)
+    world.truncate(gap + 1)
+    world.append(2, keys=KEYS, size=800)
+    world.compact()
+    examine_all(world)

@@ -15,7 +15,7 @@ from pathlib import Path
 from logstore import Fetch, LogConfig, PartitionLog, Record
 from logstore.segments.batch import Batch, encode_batch
 from logstore.segments.check import check
-from logstore.segments.files import DiskFiles, File, FileLock, Files, SharedBytes
+from logstore.segments.files import DiskFiles, File, FileLock, Files, SharedBytes, Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -214,6 +214,9 @@ class SpyFiles:
     def lock(self, path: str) -> FileLock:
         self.note("lock", path)
         return self.disk.lock(path)
+
+    def watch(self, path: str) -> Watch | None:
+        return self.disk.watch(path)
 
     def boot_id(self) -> str:
         return self.boot

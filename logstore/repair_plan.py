@@ -1,0 +1,178 @@
+"""What a repair would take out of a segment's log: decided from what is in it, changing nothing.
+
+A place is *torn* where a crash in the middle of a write explains it, as an opening judges: at the
+end of the last segment, behind everything that was known to be whole. Zeros at the end of a closed segment are
+harmless where no offset is missing behind them. All else is *damaged*: records were there, and are
+not, or not any more what they were.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from logstore.segments import offset_index
+from logstore.segments.batch import Batch
+from logstore.segments.check_batch import batch_problems
+from logstore.segments.files import File
+from logstore.segments.scan import Damage, scan
+
+__all__ = ["Cut", "Known", "SegmentPlan", "longest_ascent", "plan_segment"]
+
+
+class Cut(NamedTuple):
+    """A place of a log that has to go."""
+
+    kind: Literal["torn", "damaged"]
+    position: int
+    size: int
+    reason: str
+
+
+class SegmentPlan(NamedTuple):
+    """What is to go from one segment's log."""
+
+    base_offset: int
+    path: str
+    size: int
+    cuts: list[Cut]
+    """By position; they do not overlap."""
+    next_offset: int
+    """The offset behind what would be left."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether more than a torn end has to go."""
+        return any(cut.kind == "damaged" for cut in self.cuts)
+
+    def kept(self) -> list[tuple[int, int]]:
+        """The ranges of bytes that stay, as (start, end)."""
+        ranges = []
+        start = 0
+        for cut in self.cuts:
+            if cut.position > start:
+                ranges.append((start, cut.position))
+            start = cut.position + cut.size
+        if self.size > start:
+            ranges.append((start, self.size))
+        return ranges
+
+
+class Known(NamedTuple):
+    """What is known of the active segment from elsewhere: up to where it was whole once."""
+
+    active_base: int = -1
+    valid_end: int = 0
+    next_offset: int = 0
+
+
+class _Place(NamedTuple):
+    position: int
+    size: int
+    base_offset: int
+    next_offset: int
+
+
+def plan_segment(
+    file: File, base_offset: int, following: int | None, known: Known = Known()
+) -> SegmentPlan:
+    """What has to go from the log ``file`` of the segment ``base_offset``.
+
+    ``following`` is the base offset of the next segment, None for the last one.
+    """
+    size = file.size()
+    cuts: list[Cut] = []
+    torn: set[int] = set()
+    good: list[_Place] = []
+    for item in scan(file, end=size):
+        if isinstance(item, Damage):
+            cuts.append(Cut("damaged", item.position, item.size, item.reason))
+            torn.add(item.position)
+            continue
+        header = item.header
+        reason = _problem(item, base_offset, following)
+        if reason is None:
+            place = _Place(item.position, header.size, header.base_offset, header.next_offset)
+            good.append(place)
+            continue
+        cuts.append(Cut("damaged", item.position, header.size, reason))
+        if not item.crc_ok:
+            torn.add(item.position)
+    stay = longest_ascent([(place.base_offset, place.next_offset) for place in good])
+    for number, place in enumerate(good):
+        if number not in stay:
+            reason = f"its offsets, from {place.base_offset} on, stand in no order with the others"
+            cuts.append(Cut("damaged", place.position, place.size, reason))
+    cuts.sort(key=lambda cut: cut.position)
+    next_offset = max((good[number].next_offset for number in stay), default=base_offset)
+    if following is None:
+        # A file that is shorter than it was known to be was cut by somebody: what is left counts.
+        believed = known.active_base == base_offset and known.valid_end <= size
+        _mark_torn_end(cuts, size, torn, known.valid_end if believed else 0)
+    elif next_offset == following:
+        _mark_torn_end(cuts, size, {p for p in torn if _is_zeros(cuts, p)}, 0)
+    return SegmentPlan(base_offset, file.path, size, cuts, next_offset)
+
+
+def _problem(batch: Batch, base_offset: int, following: int | None) -> str | None:
+    """What is wrong with a batch, by itself and for this segment; None where nothing is."""
+    problem = next(batch_problems(batch), None)
+    if problem is not None:
+        if problem.expected is None:
+            return problem.text
+        return f"{problem.text}: expected {problem.expected}, found {problem.found}"
+    header = batch.header
+    highest = base_offset + offset_index.MAX_RELATIVE
+    if following is not None:
+        highest = min(highest, following - 1)
+    if base_offset <= header.base_offset and header.last_offset <= highest:
+        return None
+    return (
+        f"its offsets lie outside of the segment: expected {base_offset} to {highest}, "
+        f"found {header.base_offset} to {header.last_offset}"
+    )
+
+
+def _is_zeros(cuts: Sequence[Cut], position: int) -> bool:
+    return any(cut.position == position and cut.reason.startswith("zeros") for cut in cuts)
+
+
+def _mark_torn_end(cuts: list[Cut], size: int, torn: set[int], whole_until: int) -> None:
+    """Call the last places torn that reach to the end of the file, as far as they may be."""
+    end = size
+    for number in range(len(cuts) - 1, -1, -1):
+        cut = cuts[number]
+        if cut.position + cut.size != end or cut.position not in torn or cut.position < whole_until:
+            return
+        cuts[number] = cut._replace(kind="torn")
+        end = cut.position
+
+
+def longest_ascent(ranges: Sequence[tuple[int, int]]) -> set[int]:
+    """The numbers of the most ``ranges`` (start, end) of which none begins before the end of one
+    in front of it.
+
+    A batch's base offset has no checksum. Where offsets do not ascend, one that went wrong may be
+    the one in front; so as many as possible stay, instead of all that follow an offset too high.
+    """
+    if all(before[1] <= after[0] for before, after in zip(ranges, ranges[1:], strict=False)):
+        return set(range(len(ranges)))
+    ends: list[int] = []  # for each length of a chain, the smallest end of one of that length
+    last: list[int] = []  # and the number of the range that it ends with
+    before: list[int] = []
+    for number, (start, end) in enumerate(ranges):
+        length = bisect_right(ends, start)
+        before.append(last[length - 1] if length else -1)
+        if length == len(ends):
+            ends.append(end)
+            last.append(number)
+        elif end < ends[length]:
+            ends[length] = end
+            last[length] = number
+    chain = set()
+    number = last[-1]
+    while number >= 0:
+        chain.add(number)
+        number = before[number]
+    return chain
