@@ -2,6 +2,7 @@
 #
 #   make demo     the main job on a real log, explained step by step
 #   make test     the tests                   (make test ARGS="-k segment -x" passes options on)
+#                                            (JOBS=0: one after the other, in one process)
 #   make lint     linter, formatter check, strict type check
 #   make bench    the benchmarks
 #   make clean    removes everything that the lines above made
@@ -13,6 +14,7 @@ PYTHON ?= python3
 VENV = .venv
 INSTALL = editable
 ARGS =
+JOBS = auto
 
 PY = $(VENV)/bin/python
 PIP = "$(PY)" -m pip --quiet --disable-pip-version-check --no-input
@@ -47,7 +49,7 @@ demo: $(ready_run)
 # installed (here: by an editable install that points back to this folder; in CI: the wheel).
 test: $(ready_test)
 	@echo "==> running the tests"
-	@$(STDIN) PYTHONSAFEPATH=1 "$(PY)" -m pytest $(ARGS)
+	@$(STDIN) PYTHONSAFEPATH=1 "$(PY)" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(ready_dev)
 	@echo "==> checking style"

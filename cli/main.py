@@ -12,6 +12,7 @@ import lmdb
 
 import logstore
 from logstore.cli.append import append
+from logstore.cli.backup import backup, restore
 from logstore.cli.check import check
 from logstore.cli.dump import dump
 from logstore.cli.maintain import compact, retain
@@ -127,7 +128,7 @@ def main(ctx: click.Context, store: str | None) -> None:
         ctx.exit(WRONG_USE)
 
 
-_MAINTENANCE = (repair, retain, compact, delete_records, truncate)
+_MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
 
 for _command in (append, read, dump, check, topic, *_MAINTENANCE):
     main.add_command(_command)

@@ -77,10 +77,11 @@ def _style(step: Repair) -> str:
     return "red" if step.kind in ("left", "failed") else "yellow"
 
 
-_DONE = {"cut": "cut", "drop": "took out", "build": "built anew", "aside": "set aside"}
+_DONE = {"cut": "cut", "drop": "took out", "mend": "set right", "build": "built anew", "aside": "set aside"}
 _WOULD = {
     "cut": "would cut",
     "drop": "would take out",
+    "mend": "would set right",
     "build": "would build anew",
     "aside": "would set aside",
 }
@@ -97,6 +98,8 @@ def _text(step: Repair, dry_run: bool) -> str:
     if step.kind in ("build", "aside"):
         saved = f" as {step.saved}" if step.saved is not None else ""
         return f"{verb}: {step.path}{saved}: {step.reason}"
+    if step.kind == "mend":
+        return f"{verb}: {place}: {step.reason}"
     saved = f"; saved as {step.saved}" if step.saved is not None else ""
     return f"{verb} {count_of(step.size, 'byte')}: {place}: {step.reason}{saved}"
 

@@ -13,6 +13,7 @@ server by any number of threads and processes::
 
 from __future__ import annotations
 
+from logstore.backup import BackupResult, restore
 from logstore.config import LogConfig
 from logstore.errors import (
     ChecksumError,
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Appended",
+    "BackupResult",
     "Batch",
     "ChecksumError",
     "ClosedError",
@@ -72,4 +74,5 @@ __all__ = [
     "UnsupportedFormatError",
     "__version__",
     "open",
+    "restore",
 ]

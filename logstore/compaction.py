@@ -42,7 +42,7 @@ def plan_compaction(
     ``oldest_dirty_timestamp`` is that of the first record behind the first dirty offset, for
     ``max_compaction_lag_ms``.
     """
-    end_offset = segments[-1].base_offset
+    end_offset = segments[-1].base_offset if segments else first_dirty_offset
     why_end = "the active segment is not compacted"
     for segment in segments[:-1]:
         if segment.next_offset <= first_dirty_offset:

@@ -9,7 +9,7 @@ States of a partition's directory, and what an opening finds in each:
 - *crashed*: everything behind the checkpoint (the whole active segment where there is none) is
   scanned. What was torn is cut; damage in front of good batches raises.
 - *poisoned*: a sync failed. The cache may say what the disk does not, so the active segment is
-  written anew (:func:`rewrite_active`) before anything else.
+  written anew (:func:`_rewrite_active`) before anything else.
 
 All of it happens under the partition's lock.
 """
@@ -95,7 +95,9 @@ def recover(
         tail = _read_tail(file, state, config, may_have_holes=not same_boot)
         # Batches behind the checkpoint are whole, but nobody knows whether they were ever synced.
         clean = checkpoint is not None and checkpoint.valid_end == size and not poisoned
-        if poisoned:
+        # A closed segment that a backup linked to may be the last one, if a truncation was broken
+        # off. Backups are not written to.
+        if poisoned or files.links(log_path) > 1:
             file = _rewrite_active(files, file, state.valid_end)
         elif state.valid_end < size:
             _warn_of_cut(log_path, state.valid_end, size, tail.reason)

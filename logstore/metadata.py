@@ -7,23 +7,17 @@ topic later. A definition is JSON, so that a newer version can add to it.
 from __future__ import annotations
 
 import json
-import os
-import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lmdb
 
-from logstore.errors import FormatError, TopicExistsError
-from logstore.segments.files import DiskFiles
+from logstore.environments import Environment, open_environment
+from logstore.errors import FormatError, ReadOnlyError, TopicExistsError
 
 __all__ = ["Metadata", "TopicDefinition"]
 
-_MAP_BYTES = 1 << 40
-"""Address space that is set aside: 1 TiB. The file stays as small as what is in it."""
-_MAX_READERS = 4096
-_MAX_TABLES = 64
 _TOPICS = b"topics"
 
 
@@ -42,48 +36,70 @@ class Metadata:
 
     def __init__(self, directory: str, *, read_only: bool = False) -> None:
         self._directory = directory
-        self._environment = _environments.open(directory, read_only=read_only)
-        self._topics: dict[str, TopicDefinition] = {}
-        self._transaction = -1
-        """The number of the transaction after which ``_topics`` was read."""
+        self._read_only = read_only
+        self._environment = open_environment(directory, read_only=read_only)
+        """None while there is none to read, and once it is closed."""
+        self._closed = False
+        self._known: tuple[int, Mapping[str, TopicDefinition]] = (-1, {})
+        """All topics, and the number of the transaction after which they were read."""
 
     def close(self) -> None:
         """Let go of the environment; closing twice is allowed."""
-        if self._environment is not None:
-            _environments.close(self._environment)
-            self._environment = None
+        self._closed = True
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            environment.close()
 
     def topics(self) -> Mapping[str, TopicDefinition]:
         """All topics, by name."""
-        number = self._environment.info()["last_txnid"]
-        if number != self._transaction:
-            with self._environment.begin() as transaction:
-                self._topics = self._read_topics(transaction)
-            self._transaction = number
-        return self._topics
+        environment = self._opened()
+        if environment is None:
+            return {}
+        # If somebody commits after this number was read, the next look reads once more.
+        number = environment.last_transaction()
+        seen, topics = self._known
+        if number != seen:
+            with environment.transaction() as transaction:
+                topics = self._read_topics(environment, transaction)
+            self._known = number, topics
+        return topics
+
+    def copy_to(self, directory: str) -> None:
+        """Copy all definitions, as they are at one moment, into an empty directory."""
+        environment = self._opened()
+        if environment is not None:
+            environment.copy(directory)
+
+    def _opened(self) -> Environment | None:
+        if self._environment is None and self._read_only and not self._closed:
+            self._environment = open_environment(self._directory, read_only=True)
+        return self._environment
 
     def add_topic(self, topic: TopicDefinition) -> None:
         """Add a topic; raises TopicExistsError when there is one of its name.
 
         Commit point: LMDB's own, which is synced. A crash before it leaves no topic.
         """
-        with self._environment.begin(write=True) as transaction:
-            if topic.name in self._read_topics(transaction):
+        environment = self._environment
+        if environment is None or self._read_only:
+            raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
+        with environment.transaction(write=True) as transaction:
+            if topic.name in self._read_topics(environment, transaction):
                 raise TopicExistsError(f"there is a topic called {topic.name!r} already")
             value = {
                 "name": topic.name,
                 "partitions": topic.partition_count,
                 "config": dict(topic.overrides),
             }
-            with transaction.cursor(self._table(transaction, create=True)) as cursor:
+            table = environment.handle.open_db(_TOPICS, transaction)
+            with transaction.cursor(table) as cursor:
                 cursor.put(topic.topic_id.bytes, json.dumps(value).encode())
 
-    def _table(self, transaction: Any, *, create: bool = False) -> Any:
-        return self._environment.open_db(_TOPICS, transaction, create=create)
-
-    def _read_topics(self, transaction: Any) -> dict[str, TopicDefinition]:
+    def _read_topics(
+        self, environment: Environment, transaction: Any
+    ) -> dict[str, TopicDefinition]:
         try:
-            table = self._table(transaction)
+            table = environment.handle.open_db(_TOPICS, transaction, create=False)
         except lmdb.NotFoundError:
             return {}
         topics = {}
@@ -105,65 +121,3 @@ class Metadata:
                     ) from error
                 topics[topic.name] = topic
         return topics
-
-
-class _Environments:
-    """The open environments of this process: LMDB forbids to open one twice."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[tuple[int, int, bool], tuple[Any, int]] = {}
-        """By device, inode and mode: the environment and how many use it."""
-
-    def open(self, directory: str, *, read_only: bool) -> Any:
-        with self._lock:
-            if not read_only:
-                DiskFiles().make_directory(directory)
-            status = os.stat(directory)
-            key = (status.st_dev, status.st_ino, read_only)
-            environment, users = self._open.get(key, (None, 0))
-            if environment is None:
-                environment = self._open_new(directory, read_only)
-            self._open[key] = (environment, users + 1)
-            return environment
-
-    @staticmethod
-    def _open_new(directory: str, read_only: bool) -> Any:
-        locking = os.access(directory, os.W_OK)
-        environment = lmdb.open(
-            directory,
-            map_size=_MAP_BYTES,
-            max_readers=_MAX_READERS,
-            max_dbs=_MAX_TABLES,
-            readonly=read_only,
-            lock=locking or not read_only,
-            create=not read_only,
-        )
-        if not read_only:
-            environment.reader_check()
-        return environment
-
-    def close(self, environment: Any) -> None:
-        with self._lock:
-            for key, (known, users) in self._open.items():
-                if known is environment:
-                    if users > 1:
-                        self._open[key] = (environment, users - 1)
-                    else:
-                        del self._open[key]
-                        environment.close()
-                    return
-
-    def forget(self) -> None:
-        """In a child of fork: the environments are the parent's, and must not even be closed."""
-        self._lock = threading.Lock()
-        _inherited.extend(environment for environment, _ in self._open.values())
-        self._open.clear()
-
-
-_inherited: list[Any] = []
-"""Environments of a parent process, kept from being collected (and thereby closed)."""
-_environments = _Environments()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_environments.forget)

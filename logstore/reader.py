@@ -151,7 +151,7 @@ class LogReader:
         self._follow(view)
         hint = self._hints.get(offset)
         index = max(bisect_right(view.bases, offset) - 1, 0)
-        for base in view.bases[index:]:
+        for base in view.bases[index:] if offset < state.next_offset else ():
             segment = self._segment(base)
             end = self._end(view, segment)
             if hint is not None and hint[0] == base and hint[1] < end:
@@ -272,8 +272,9 @@ class LogReader:
         """What maintenance has to know of every segment, oldest first, the active one last."""
         self._follow(view)
         infos = []
-        following = [*view.bases[1:], view.state.next_offset]
-        for base, next_offset in zip(view.bases, following, strict=True):
+        # (A partition that was made and never opened has no segment yet.)
+        following = [*view.bases, view.state.next_offset][1:]
+        for base, next_offset in zip(view.bases, following, strict=False):
             segment = self._segment(base)
             size = self._end(view, segment)
             newest = self._newest(view, segment, size)
@@ -402,16 +403,29 @@ def _extent(log: File, data: bytes, start: int, position: int, end: int) -> tupl
 def _walk_to(log: File, position: int, end: int, offset: int) -> int:
     data = b""
     start = 0
+    before = -1
     while position < end:
         if len(data) - start < _PREFIX_BYTES:
             data = log.read_at(min(_LOCATE_BYTES, end - position), position)
             start = 0
-        _, last_offset, size = _extent(log, data, start, position, end)
+        first_offset, last_offset, size = _extent(log, data, start, position, end)
         if last_offset >= offset:
+            if first_offset > offset:
+                _check_before_gap(log, before, position)
             return position
+        before = position
         position += size
         start += size
+    _check_before_gap(log, before, end)
     return end
+
+
+def _check_before_gap(log: File, position: int, end: int) -> None:
+    """Raise ChecksumError unless the batch in front of a gap is whole: a damaged last offset would
+    look like a gap, and the records in it would be passed over without a word."""
+    if position >= 0:
+        raw = log.read_at(end - position, position)
+        Batch.parse(raw, position=position, path=log.path).check_crc()
 
 
 def _whole_batches(

@@ -34,12 +34,15 @@ from logstore.loader import recover
 from logstore.locking import PartitionLock
 from logstore.repair_files import (
     aborted_transactions,
+    batch_epochs,
     epochs_of,
     new_indexes,
     save_and_cut,
     set_aside,
+    set_epochs,
+    stored_epochs,
 )
-from logstore.repair_plan import Known, SegmentPlan, plan_segment
+from logstore.repair_plan import Known, SegmentPlan, epochs_suit, plan_segment, wrong_epochs
 from logstore.segments import filenames
 from logstore.segments.check import Finding, check
 from logstore.segments.checkpoint import format_leader_epochs
@@ -64,16 +67,20 @@ _CLEANER_LOCK = "cleaner"
 _INDEXES = (filenames.OFFSET_INDEX, filenames.TIME_INDEX)
 _OFFSETS = (filenames.LOG_START_CHECKPOINT, filenames.CLEANER_CHECKPOINT)
 
+_SECOND_LOOK_SECONDS = 0.05
+"""How long a batch that is not whole is given to become so, before anything is locked."""
+
 DROP_DAMAGED = "--drop-damaged"
 
-Kind = Literal["cut", "drop", "build", "aside", "left", "failed"]
+Kind = Literal["cut", "drop", "mend", "build", "aside", "left", "failed"]
 
 
 class Repair(NamedTuple):
     """Something that was done, or that would be; or a place that is left as it is."""
 
     kind: Kind
-    """``cut``: a torn end; ``drop``: damaged batches; ``build``: a file was built anew from the
+    """``cut``: a torn end; ``drop``: a damaged batch; ``mend``: the leader epoch in a batch's
+    header was set right; ``build``: a file was built anew from the
     log; ``aside``: a file that others write anew was renamed; ``left``: still damaged; ``failed``:
     the partition could not be dealt with."""
     path: str
@@ -159,7 +166,8 @@ class _Partition:
             for plan in plans:
                 if self._may_cut(plan):
                     self._note_cuts(plan, [None] * len(plan.cuts))
-            self._side_files(findings, plans)
+            whole = all(map(self._may_cut, plans[-1:])) or not self._is_last(plans[-1])
+            self._side_files(findings, plans, whole=whole)
             return
         with self._locked(), self._state_file() as state_file:
             self._repair(state_file)
@@ -207,11 +215,8 @@ class _Partition:
 
     def _findings(self, *, waiting: bool = False) -> list[Finding]:
         """What has to be repaired, by what a check says. Missing indexes are built, too."""
-        found = (
-            check(self._files, self._directory)
-            if waiting
-            else check(self._files, self._directory, pause=lambda: None)
-        )
+        pause = _SECOND_LOOK_SECONDS if waiting else 0
+        found = check(self._files, self._directory, pause=lambda: self._clock.sleep(pause))
         findings = [
             finding
             for finding in found or ()
@@ -290,7 +295,11 @@ class _Partition:
         if state_file is not None and findings:
             self._begin(state_file, state, keep_checkpoint=not whole)
         for plan in chosen:
-            in_place = plan.base_offset in active and not plan.damaged
+            in_place = (
+                plan.base_offset in active
+                and not plan.damaged
+                and self._files.links(plan.path) == 1  # a backup may have linked to it
+            )
             saved = save_and_cut(self._files, self._directory, plan, in_place=in_place)
             self._note_cuts(plan, saved)
         if chosen and whole:
@@ -365,6 +374,9 @@ class _Partition:
             if path not in logs:
                 self._side_file(path, reason, logs, whole=whole)
 
+    def _is_last(self, plan: SegmentPlan) -> bool:
+        return plan.base_offset == self._bases()[-1]
+
     def _bases(self) -> tuple[int, ...]:
         return list_segments(self._files, self._directory)
 
@@ -388,19 +400,34 @@ class _Partition:
                 write_atomically(self._files, path, b"".join(map(encode_entry, entries)))
             self._note("build", path, reason)
         elif suffix == filenames.LEADER_EPOCH_CHECKPOINT:
-            epochs = epochs_of(self._files, self._directory)
-            if epochs is None:
-                self._note("left", path, f"{reason}; the log's own leader epochs do not ascend")
-                return
-            if not self._dry_run:
-                write_atomically(self._files, path, format_leader_epochs(epochs))
-            self._note("build", path, reason)
+            self._epochs(path, reason)
         elif self._log_start is not None and path.endswith(filenames.LOG_START_CHECKPOINT):
             write_offset(self._files, self._directory, os.path.basename(path), self._log_start)
             self._note("build", path, reason)
         else:
             saved = None if self._dry_run else set_aside(self._files, path)
             self._note("aside", path, reason, saved=saved)
+
+    def _epochs(self, path: str, reason: str) -> None:
+        """Set the leader epochs of batches right, and build the checkpoint anew if it is wrong."""
+        stored = stored_epochs(self._files, self._directory)
+        found = batch_epochs(self._files, self._directory)
+        wrong = wrong_epochs(found, stored)
+        right = {(at.path, at.position): at.epoch for at in wrong}
+        for log in dict.fromkeys(at.path for at in wrong):
+            if not self._dry_run:
+                set_epochs(self._files, log, [at for at in wrong if at.path == log])
+        for at in found:
+            epoch = right.get((at.path, at.position))
+            if epoch is not None:
+                text = f"its leader epoch was {at.epoch}, among others of {epoch}"
+                self.done.append(Repair("mend", at.path, at.position, 0, text))
+        found = [at._replace(epoch=right.get((at.path, at.position), at.epoch)) for at in found]
+        if epochs_suit(found, stored) or not self._files.exists(path):
+            return
+        if not self._dry_run:
+            write_atomically(self._files, path, format_leader_epochs(epochs_of(found, stored)))
+        self._note("build", path, reason)
 
     # Telling ----------------------------------------------------------------------------------
 

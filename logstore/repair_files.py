@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from logstore.config import LogConfig
 from logstore.errors import FormatError
-from logstore.repair_plan import SegmentPlan
+from logstore.repair_plan import EpochAt, SegmentPlan
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
 from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
@@ -20,11 +21,23 @@ from logstore.segments.scan import scan
 from logstore.segments.transaction_index import AbortedTransaction
 from logstore.structure import list_segments, segment_path
 
-__all__ = ["aborted_transactions", "epochs_of", "new_indexes", "save_and_cut", "set_aside"]
+__all__ = [
+    "aborted_transactions",
+    "batch_epochs",
+    "epochs_of",
+    "new_indexes",
+    "save_and_cut",
+    "set_aside",
+    "set_epochs",
+    "stored_epochs",
+]
 
 _COPY_BYTES = 1 << 20
 _MAX_CHECKPOINT_BYTES = 16 << 20
 _REMOVED = ".removed-"
+_EPOCH = struct.Struct(">i")
+_EPOCH_POSITION = 12
+"""Of the leader epoch in a batch's header."""
 
 
 def save_and_cut(
@@ -77,8 +90,14 @@ def _unused(files: Files, path: str) -> str:
     return found
 
 
-def _write_new(files: Files, path: str, source: File, ranges: list[tuple[int, int]]) -> None:
-    """Write ranges of ``source`` to a file of their own, and sync it."""
+def _write_new(
+    files: Files,
+    path: str,
+    source: File,
+    ranges: list[tuple[int, int]],
+    patches: Sequence[tuple[int, bytes]] = (),
+) -> None:
+    """Write ranges of ``source`` to a file of their own, ``patches`` over them, and sync it."""
     copy = files.open(path, write=True, create=True)
     try:
         copy.truncate(0)
@@ -87,6 +106,8 @@ def _write_new(files: Files, path: str, source: File, ranges: list[tuple[int, in
             for part in _parts(source, start, end):
                 write_fully(copy, part, position)
                 position += len(part)
+        for position, data in patches:
+            write_fully(copy, data, position)
         copy.sync()
     finally:
         copy.close()
@@ -127,30 +148,55 @@ def new_indexes(files: Files, path: str, base: int, config: LogConfig) -> tuple[
     )
 
 
-def epochs_of(files: Files, directory: str) -> list[EpochEntry] | None:
-    """The leader epochs of the batches, and those of the checkpoint that are later; None where
-    those of the batches do not ascend."""
-    entries: list[EpochEntry] = []
-    end = 0
+def batch_epochs(files: Files, directory: str) -> list[EpochAt]:
+    """The leader epochs of all batches, in order."""
+    found = []
     for base in list_segments(files, directory):
-        end = base
-        for batch in _batches(files, segment_path(directory, base, filenames.LOG)):
+        path = segment_path(directory, base, filenames.LOG)
+        for batch in _batches(files, path):
             header = batch.header
-            end = header.next_offset
-            latest = entries[-1].epoch if entries else -1
-            if 0 <= header.leader_epoch < latest:
-                return None
-            if header.leader_epoch > latest:
-                entries.append(EpochEntry(header.leader_epoch, header.base_offset))
+            if header.magic >= 2:
+                offsets = header.base_offset, header.next_offset
+                found.append(EpochAt(path, batch.position, *offsets, header.leader_epoch))
+    return found
+
+
+def stored_epochs(files: Files, directory: str) -> list[EpochEntry]:
+    """What the checkpoint says; nothing where it cannot be read."""
     path = os.path.join(directory, filenames.LEADER_EPOCH_CHECKPOINT)
-    stored: list[EpochEntry] = []
     with contextlib.suppress(FormatError, FileNotFoundError):
-        stored = parse_leader_epochs(read_bounded(files, path, _MAX_CHECKPOINT_BYTES))
-    latest = entries[-1].epoch if entries else -1
+        return parse_leader_epochs(read_bounded(files, path, _MAX_CHECKPOINT_BYTES))
+    return []
+
+
+def epochs_of(found: Sequence[EpochAt], stored: Sequence[EpochEntry]) -> list[EpochEntry]:
+    """A checkpoint of the leader epochs of batches that ascend, and of those that are later."""
+    entries: list[EpochEntry] = []
+    latest = -1
+    for at in found:
+        if at.epoch > latest:
+            latest = at.epoch
+            entries.append(EpochEntry(latest, at.offset))
     later = [entry for entry in stored if entry.epoch > latest]
     if later:  # of those none has a record; the last one goes on, so that none is used twice
+        end = max((at.next_offset for at in found), default=later[-1].start_offset)
         entries.append(EpochEntry(later[-1].epoch, end))
     return entries
+
+
+def set_epochs(files: Files, path: str, wrong: Sequence[EpochAt]) -> None:
+    """Write leader epochs into the headers of batches; no checksum covers them.
+
+    Commit point: the rename of the copy. (A backup may have linked to the log itself.)
+    """
+    file = files.open(path)
+    try:
+        patches = [(at.position + _EPOCH_POSITION, _EPOCH.pack(at.epoch)) for at in wrong]
+        _write_new(files, path + filenames.TEMPORARY, file, [(0, file.size())], patches)
+    finally:
+        file.close()
+    files.rename(path + filenames.TEMPORARY, path)
+    files.sync_directory(os.path.dirname(path) or ".")
 
 
 def aborted_transactions(

@@ -9,16 +9,26 @@ not, or not any more what they were.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from logstore.segments import offset_index
 from logstore.segments.batch import Batch
 from logstore.segments.check_batch import batch_problems
+from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.files import File
-from logstore.segments.scan import Damage, scan
+from logstore.segments.scan import Damage, DamageKind, find_batch, scan
 
-__all__ = ["Cut", "Known", "SegmentPlan", "longest_ascent", "plan_segment"]
+__all__ = [
+    "Cut",
+    "EpochAt",
+    "Known",
+    "SegmentPlan",
+    "epochs_suit",
+    "longest_ascent",
+    "plan_segment",
+    "wrong_epochs",
+]
 
 
 class Cut(NamedTuple):
@@ -85,7 +95,7 @@ def plan_segment(
     cuts: list[Cut] = []
     torn: set[int] = set()
     good: list[_Place] = []
-    for item in scan(file, end=size):
+    for item in _items(file, size):
         if isinstance(item, Damage):
             cuts.append(Cut("damaged", item.position, item.size, item.reason))
             torn.add(item.position)
@@ -113,6 +123,32 @@ def plan_segment(
     elif next_offset == following:
         _mark_torn_end(cuts, size, {p for p in torn if _is_zeros(cuts, p)}, 0)
     return SegmentPlan(base_offset, file.path, size, cuts, next_offset)
+
+
+def _items(file: File, end: int) -> Iterator[Batch | Damage]:
+    """What a scan finds, except that it does not believe the length of a batch whose checksum is
+    wrong, unless a good batch, or nothing, stands where that says it ends."""
+    position = 0
+    while position < end:
+        items = scan(file, start=position, end=end)
+        for item in items:
+            position = item.position
+            if isinstance(item, Damage):
+                yield item
+                position += item.size
+                continue
+            position += item.header.size
+            if item.crc_ok or item.header.magic < 2 or position == end:
+                yield item
+                continue
+            behind = next(scan(file, start=position, end=end, resync=False))
+            if isinstance(behind, Batch) and behind.crc_ok:
+                yield item
+                continue
+            position = find_batch(file, item.position + 1, end)
+            reason = next(batch_problems(item)).text
+            yield Damage(item.position, position - item.position, DamageKind.CORRUPT, reason)
+            break
 
 
 def _problem(batch: Batch, base_offset: int, following: int | None) -> str | None:
@@ -176,3 +212,58 @@ def longest_ascent(ranges: Sequence[tuple[int, int]]) -> set[int]:
         chain.add(number)
         number = before[number]
     return chain
+
+
+# Leader epochs --------------------------------------------------------------------------------
+
+
+class EpochAt(NamedTuple):
+    """The leader epoch of a batch."""
+
+    path: str
+    position: int
+    offset: int
+    next_offset: int
+    epoch: int
+
+
+def wrong_epochs(found: Sequence[EpochAt], stored: Sequence[EpochEntry]) -> list[EpochAt]:
+    """The batches whose leader epochs are wrong, with the right ones.
+
+    A leader epoch has no checksum. What the checkpoint (``stored``) says counts if most batches
+    agree with it; otherwise as many as possible stay in order, and the others follow them.
+    """
+    told = [_epoch_of(at.offset, stored) for at in found]
+    agreeing = sum(at.epoch == epoch for at, epoch in zip(found, told, strict=True))
+    if agreeing * 2 > len(found):
+        return [
+            at._replace(epoch=epoch)
+            for at, epoch in zip(found, told, strict=True)
+            if epoch is not None and at.epoch not in (-1, epoch)
+        ]
+    known = [at for at in found if at.epoch >= 0]
+    stay = longest_ascent([(at.epoch, at.epoch) for at in known])
+    first = known[min(stay)].epoch if stay else 0
+    wrong = [at._replace(epoch=first) for at in found if at.epoch < -1]
+    latest = first
+    for number, at in enumerate(known):
+        if number in stay:
+            latest = at.epoch
+        else:
+            wrong.append(at._replace(epoch=latest))
+    return wrong
+
+
+def epochs_suit(found: Sequence[EpochAt], stored: Sequence[EpochEntry]) -> bool:
+    """Whether a checkpoint is right about all batches, and begins no epoch behind them."""
+    end = max((at.next_offset for at in found), default=None)
+    if not stored or (end is not None and stored[-1].start_offset > end):
+        return False
+    return all(
+        at.epoch < 0 or _epoch_of(at.offset, stored) in (None, at.epoch) for at in found
+    )
+
+
+def _epoch_of(offset: int, stored: Sequence[EpochEntry]) -> int | None:
+    epochs = [entry.epoch for entry in stored if entry.start_offset <= offset]
+    return epochs[-1] if epochs else None

@@ -14,10 +14,11 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from logstore.backup import BackupResult, back_up
 from logstore.clock import Clock, SystemClock
 from logstore.config import LogConfig
 from logstore.errors import (
@@ -26,6 +27,7 @@ from logstore.errors import (
     FormatError,
     InvalidInputError,
     LockTimeoutError,
+    PoisonedError,
     ReadOnlyError,
     StoreNotFoundError,
     UnknownTopicError,
@@ -120,7 +122,7 @@ class Store:
         try:
             fields = json.loads(data)
             version, store_id = fields["format_version"], uuid.UUID(fields["store_id"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError("this is no store's description", path=path, found=error) from error
         if version != FORMAT_VERSION:
             raise UnsupportedFormatError(
@@ -143,12 +145,18 @@ class Store:
                 f"({min(strangers)!r}, for one)"
             )
         self._files.make_directory(os.path.join(self.path, _TOPICS))
-        lock = self._files.lock(os.path.join(self.path, _TOPICS, "lock"))
-        try:
-            self._wait_for(lock)
+        with self._making():
             if not self._files.exists(path):
                 fields = {"format_version": FORMAT_VERSION, "store_id": str(uuid.uuid4())}
                 write_atomically(self._files, path, json.dumps(fields, indent=1).encode() + b"\n")
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Held to make what several processes may find missing at once."""
+        lock = self._files.lock(os.path.join(self.path, _TOPICS, "lock"))
+        try:
+            self._wait_for(lock)
+            yield
         finally:
             lock.close()
 
@@ -162,8 +170,8 @@ class Store:
             except BlockingIOError:
                 if self._clock.monotonic() > deadline:
                     raise LockTimeoutError(
-                        f"{self.path}: another process has been making the store for "
-                        f"{_MAKING_SECONDS} seconds; is it stopped?"
+                        f"{self.path}: another process has been making the store or a "
+                        f"partition for {_MAKING_SECONDS} seconds; is it stopped?"
                     ) from None
             self._clock.sleep(0.001)
 
@@ -243,12 +251,12 @@ class Store:
         directory = self._partition_directory(topic, number)
         self._files.make_directory(directory)
         metadata = os.path.join(directory, filenames.PARTITION_METADATA)
-        if not self._files.exists(metadata):
-            write_atomically(
-                self._files,
-                metadata,
-                format_partition_metadata(PartitionMetadata(0, topic.id)),
-            )
+        if self._files.exists(metadata):
+            return
+        with self._making():
+            if not self._files.exists(metadata):
+                data = format_partition_metadata(PartitionMetadata(0, topic.id))
+                write_atomically(self._files, metadata, data)
 
     # Maintenance ------------------------------------------------------------------------------
 
@@ -260,16 +268,35 @@ class Store:
             raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
         return self._maintenance.run()
 
-    def _partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
+    def _partitions(
+        self, topics: Sequence[Topic] | None = None
+    ) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
         """Every partition that has files. One that is open here is lent; any other is opened for
         the moment, so that a store of many partitions holds no more files than it uses."""
-        for topic in self.topics():
+        for topic in self.topics() if topics is None else topics:
             for number in range(topic.partition_count):
                 opened = topic.opened(number)
                 if opened is not None:
                     yield contextlib.nullcontext(opened)
                 elif self._files.is_directory(self._partition_directory(topic, number)):
                     yield self._open_partition(topic, number)
+
+    def backup(self, destination: str | os.PathLike[str], *, keep: int = 1) -> BackupResult:
+        """Copy the store, as it is now and while it is used, into a directory of backups.
+
+        The ``keep`` newest backups in it stay; see :mod:`logstore.backup`.
+        """
+        self._check_usable()
+        if self._read_only:
+            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        return back_up(
+            self.path,
+            destination,
+            copy_metadata=self._metadata.copy_to,
+            partitions=self._partitions(self.topics()),
+            keep=keep,
+            now_ms=self._clock.now_ms(),
+        )
 
     # Life -------------------------------------------------------------------------------------
 
@@ -301,7 +328,11 @@ class Store:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except PoisonedError:
+            if error is None:  # otherwise it is, or follows from, the error that is on its way
+                raise
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import uuid
@@ -11,8 +12,12 @@ from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.metadata import TopicDefinition
+from logstore.segments import filenames
+from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
+from logstore.segments.files import DiskFiles, Files, write_atomically
+from logstore.structure import list_segments
 
-__all__ = ["MAX_PARTITIONS", "Topic", "check_topic_name"]
+__all__ = ["MAX_PARTITIONS", "Topic", "adopt_topic_id", "check_topic_name"]
 
 MAX_TOPIC_NAME_LENGTH = 249
 """The longest name of a topic: with ``-`` and a partition's number it must fit a file name."""
@@ -25,13 +30,32 @@ _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+\Z")
 def check_topic_name(name: str) -> None:
     """Raise InvalidInputError unless ``name`` is a legal topic name by Kafka's rules: letters,
     digits, ``.``, ``_`` and ``-``, at most 249 of them, and neither ``.`` nor ``..``."""
-    if not name or len(name) > MAX_TOPIC_NAME_LENGTH or not _LEGAL_NAME.match(name):
+    legal = isinstance(name, str) and _LEGAL_NAME.match(name)
+    if not legal or len(name) > MAX_TOPIC_NAME_LENGTH:
         raise InvalidInputError(
             f"{name!r} is no name for a topic: 1 to {MAX_TOPIC_NAME_LENGTH} ASCII letters, digits, "
             "'.', '_' or '-'"
         )
     if name in (".", ".."):
         raise InvalidInputError(f"{name!r} is no name for a topic")
+
+
+def adopt_topic_id(
+    directory: str | os.PathLike[str], topic_id: uuid.UUID, *, files: Files | None = None
+) -> None:
+    """Make the partition in ``directory`` one of the topic ``topic_id``, by its
+    ``partition.metadata``.
+
+    For a partition that is carried to a broker, or from one into a store. A broker puts the log of
+    another topic aside, even if its name is the same (KIP-516). Raises InvalidInputError where
+    ``directory`` holds no partition, or for an id of all zeros. Commit point: the file's rename.
+    """
+    files = files or DiskFiles()
+    path = os.fspath(directory)
+    if not files.is_directory(path) or not list_segments(files, path):
+        raise InvalidInputError(f"{path}: there is no partition here")
+    data = format_partition_metadata(PartitionMetadata(0, topic_id))
+    write_atomically(files, os.path.join(path, filenames.PARTITION_METADATA), data)
 
 
 class Topic:

@@ -43,6 +43,8 @@ class LogWriter:
         self._directory = directory
         self._config = config
         self._state_file = state_file
+        self._segment_bytes = config.segment_bytes
+        self._index_interval_bytes = config.index_interval_bytes
         # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
         self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
         self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
@@ -167,7 +169,7 @@ class LogWriter:
             raise _out_of_bounds(self._directory, base_offset, next_offset)
         # An empty segment that begins at the same offset is as good as the one that a roll makes.
         if base_offset > state.active_base and (
-            (start and start + len(raw) > self._config.segment_bytes)
+            (start and start + len(raw) > self._segment_bytes)
             or (start and self._is_old(state, batches))
             or next_offset - state.active_base > offset_index.MAX_RELATIVE
             or progress.offset_entries >= self._max_offset_entries
@@ -181,7 +183,7 @@ class LogWriter:
         # The state in memory runs ahead of the shared one until the new end is published; whatever
         # ends this early, Ctrl-C included, makes the next one to enter read the shared one again.
         self._block = b""
-        interval = self._config.index_interval_bytes
+        interval = self._index_interval_bytes
         try:
             if start == 0:
                 state.first_timestamp = batches[0][2]
@@ -224,7 +226,8 @@ class LogWriter:
         """Whether so much time lies between the segment's first batch and the new ones that it is
         rolled. By the records' own time, as in Kafka: what is replayed is rolled like before."""
         first = state.first_timestamp
-        return first >= 0 and max(batch[2] for batch in batches) - first > self._roll_after_ms
+        newest = batches[0][2] if len(batches) == 1 else max(batch[2] for batch in batches)
+        return first >= 0 and newest - first > self._roll_after_ms
 
     def _write_entries(
         self, state: LogState, offset_entry: OffsetEntry, time_entry: TimeEntry | None

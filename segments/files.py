@@ -15,7 +15,7 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -144,6 +144,10 @@ class Files(Protocol):
         """Bytes in a file."""
         ...
 
+    def links(self, path: str) -> int:
+        """How many names a file has; with several, who writes to it writes to all of them."""
+        ...
+
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""
         ...
@@ -203,6 +207,10 @@ class DiskFiles:
         """Bytes in a file."""
         return os.stat(path).st_size
 
+    def links(self, path: str) -> int:
+        """How many names a file has; with several, who writes to it writes to all of them."""
+        return os.stat(path).st_nlink
+
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""
         missing = []
@@ -234,7 +242,8 @@ class DiskFiles:
             return
         descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
         try:
-            os.fsync(descriptor)
+            with _naming(path):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -293,7 +302,7 @@ class _DiskFile:
     """A descriptor. ``pread`` and ``pwrite`` are called through partials: methods that only
     forward would cost a twentieth of a single append."""
 
-    __slots__ = ("_descriptor", "path", "read_at", "size", "truncate", "write_at")
+    __slots__ = ("_descriptor", "path", "read_at", "size", "write_at")
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -305,22 +314,39 @@ class _DiskFile:
             getattr(os, "pwrite", _seek_and_write), descriptor
         )
         self.size: Callable[[], int] = partial(os.lseek, descriptor, 0, os.SEEK_END)
-        self.truncate: Callable[[int], None] = partial(os.ftruncate, descriptor)
+
+    def truncate(self, size: int, /) -> None:
+        if self._descriptor < 0:
+            _closed()
+        with _naming(self.path):
+            os.ftruncate(self._descriptor, size)
 
     def sync(self) -> None:
         if self._descriptor < 0:
             _closed()
-        _sync(self._descriptor)
+        with _naming(self.path):
+            _sync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
             # The number may soon belong to another file: nothing here may use it again.
-            self.read_at = self.write_at = self.size = self.truncate = _closed
+            self.read_at = self.write_at = self.size = _closed
 
     def __del__(self) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """The operating system's errors about a descriptor say nothing of the file: name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 def _closed(*_: object) -> Any:
@@ -341,17 +367,19 @@ def _seek_and_write(descriptor: int, data: bytes, position: int) -> int:
 
 
 class _DiskSharedBytes:
-    __slots__ = ("_descriptor", "_map", "identity")
+    __slots__ = ("_descriptor", "_map", "_path", "identity")
 
     def __init__(self, path: str, size: int, write: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        self._path = path
         self._descriptor = os.open(path, flags | _BINARY | _CLOEXEC, 0o666)
         try:
             status = os.fstat(self._descriptor)
             if status.st_size < size:
                 if not write:
                     raise OSError(errno.EINVAL, "shorter than it should be", path)
-                os.ftruncate(self._descriptor, size)
+                with _naming(path):
+                    os.ftruncate(self._descriptor, size)
             self.identity = (status.st_dev, status.st_ino)
             access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
             self._map = mmap.mmap(self._descriptor, size, access=access)
@@ -364,8 +392,9 @@ class _DiskSharedBytes:
         return self._map
 
     def sync(self) -> None:
-        self._map.flush()
-        os.fsync(self._descriptor)
+        with _naming(self._path):
+            self._map.flush()
+            os.fsync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -409,13 +438,14 @@ def read_bounded(files: Files, path: str, max_bytes: int) -> bytes:
 
 def write_fully(file: File, data: bytes, position: int) -> None:
     """Write all of ``data``, or raise the OSError that says why not."""
-    written = file.write_at(data, position)
-    while written < len(data):
-        # A short write is followed by the error that caused it, as soon as one asks again.
-        more = file.write_at(data[written:], position + written)
-        if more == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path)
-        written += more
+    with _naming(file.path):
+        written = file.write_at(data, position)
+        while written < len(data):
+            # A short write is followed by the error that caused it, as soon as one asks again.
+            more = file.write_at(data[written:], position + written)
+            if more == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written += more
 
 
 def write_atomically(files: Files, path: str, data: bytes) -> None:

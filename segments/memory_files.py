@@ -90,11 +90,9 @@ class MemoryFiles:
         key = posixpath.normpath(path)
         if not self.is_directory(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return sorted(
-            posixpath.basename(name)
-            for name in self._names
-            if (posixpath.dirname(name) or ".") == key and name not in ("/", ".")
-        )
+        prefix = "" if key == "." else key.rstrip("/") + "/"
+        found = [name[len(prefix) :] for name in self._names if name.startswith(prefix)]
+        return sorted(name for name in found if name and name != "." and "/" not in name)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of that name."""
@@ -107,6 +105,11 @@ class MemoryFiles:
     def size(self, path: str) -> int:
         """Bytes in a file."""
         return len(self._inode(path).data)
+
+    def links(self, path: str) -> int:
+        """How many names a file has: there are no links here."""
+        self._inode(path)
+        return 1
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""

@@ -15,7 +15,7 @@ from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES, Batch, peek
 from logstore.segments.errors import FormatError
 from logstore.segments.files import File
 
-__all__ = ["Damage", "DamageKind", "has_unwritten_sector", "scan"]
+__all__ = ["Damage", "DamageKind", "find_batch", "has_unwritten_sector", "scan"]
 
 _CHUNK_BYTES = 1 << 20
 _SMALLEST_HEADER_BYTES = 17
@@ -78,6 +78,12 @@ def scan(
             kind = DamageKind.CORRUPT
         yield Damage(position, stop - position, kind, reason)
         position = stop
+
+
+def find_batch(file: File, start: int, end: int) -> int:
+    """The position of the first batch at or behind ``start`` that proves itself by its checksum
+    (format 2 only), or ``end``: for whoever does not believe the length of one in front of it."""
+    return _next_batch(_Window(file, end), start, end)
 
 
 def _batch_at(window: _Window, position: int, end: int) -> Batch | tuple[DamageKind, str]:

@@ -40,6 +40,8 @@ JVM_OPTIONS = (
     *(f"-D{name}=UTF-8" for name in ("file.encoding", "sun.stdout.encoding", "stdout.encoding")),
     *(f"-D{name}=UTF-8" for name in ("sun.stderr.encoding", "stderr.encoding")),
 )
+# Whoever looks at stderr wants to see what a tool says, and not what Kafka's classes log.
+_QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=off"
 DUMP_LOG_SEGMENTS = "org.apache.kafka.tools.DumpLogSegments"
 TIMEOUT_S = 120
 
@@ -92,14 +94,14 @@ def java(main_class: str, *args: Argument, stdin: str = "") -> Answer:
     reason = available()
     if reason is not None:
         raise RuntimeError(f"the Kafka oracle is not available: {reason}")
-    command = ["java", *JVM_OPTIONS, "-cp", f"{JARS}/*{os.pathsep}{CLASSES}", main_class]
+    command = ["java", *JVM_OPTIONS, _QUIET, "-cp", f"{JARS}/*{os.pathsep}{CLASSES}", main_class]
     command += [os.fspath(arg) for arg in args]
     # Bytes, not text: Python would turn the line ends of printed payloads into its own.
     run = subprocess.run(
         command,
         input=stdin.encode(),
         capture_output=True,
-        env=_environment(os.environ),
+        env=environment(os.environ),
         timeout=TIMEOUT_S,
         check=False,
     )
@@ -162,6 +164,7 @@ def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a Java machine."""
     # A JVM that finds options in the environment says so on stderr, where we look for messages.
     return {k: v for k, v in environ.items() if k not in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS")}

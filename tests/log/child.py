@@ -1,4 +1,4 @@
-"""What the tests of several processes run in a process of its own: ``child.py TASK ARGUMENT...``."""
+"""What the tests of several processes run in a process of its own: ``child.py TASK ARGUMENT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the log share: records, a spy between the log and its files, a clock, crashes."""
+"""What the tests of the log share: records, a spy in front of the files, a clock, processes."""
 
 from __future__ import annotations
 
@@ -39,17 +39,21 @@ def records(*values: bytes | str, timestamp: int = 1000) -> list[Record]:
     return [record(value, timestamp) for value in values]
 
 
-def raw_batch(base_offset: int, *values: bytes | str, epoch: int = 0, timestamp: int = 1000) -> bytes:
+def raw_batch(
+    base_offset: int, *values: bytes | str, epoch: int = 0, timestamp: int = 1000
+) -> bytes:
     """The bytes of a batch, as a replica would send it."""
     return encode_batch(
         records(*values, timestamp=timestamp), base_offset=base_offset, leader_epoch=epoch
     )
 
 
-def fetches(log: PartitionLog, offset: int | None = None, *, max_bytes: int = 1 << 20) -> list[Fetch]:
+def fetches(
+    log: PartitionLog, offset: int | None = None, *, max_bytes: int = 1 << 20
+) -> list[Fetch]:
     """Everything that a reader finds from ``offset`` (the log's start) on, fetch by fetch."""
     offset = log.log_start_offset if offset is None else offset
-    found = []
+    found: list[Fetch] = []
     while True:
         fetch = log.read(offset, max_bytes=max_bytes)
         if not fetch.data and fetch.next_offset == offset:
@@ -59,10 +63,14 @@ def fetches(log: PartitionLog, offset: int | None = None, *, max_bytes: int = 1 
         offset = fetch.next_offset
 
 
-def content(log: PartitionLog, offset: int | None = None, **options: int) -> list[tuple[int, bytes]]:
+def content(
+    log: PartitionLog, offset: int | None = None, **options: int
+) -> list[tuple[int, bytes]]:
     """``(offset, value)`` of every record from ``offset`` (the log's start) on."""
     return [
-        (r.offset, r.value or b"") for fetch in fetches(log, offset, **options) for r in fetch.records()
+        (r.offset, r.value or b"")
+        for fetch in fetches(log, offset, **options)
+        for r in fetch.records()
     ]
 
 
@@ -99,7 +107,7 @@ def damage(directory: str | os.PathLike[str]) -> list[str]:
     """What ``logstore check`` finds wrong with a directory."""
     return [
         str(finding)
-        for finding in check(DiskFiles(), os.fspath(directory))
+        for finding in check(DiskFiles(), os.fspath(directory)) or ()
         if finding.severity == "damage"
     ]
 
@@ -190,6 +198,10 @@ class SpyFiles:
         self.note("size", path)
         return self.disk.size(path)
 
+    def links(self, path: str) -> int:
+        self.note("links", path)
+        return self.disk.links(path)
+
     def make_directory(self, path: str) -> None:
         self.note("make_directory", path)
         self.disk.make_directory(path)
@@ -279,11 +291,14 @@ class _SpySharedBytes:
 
 
 def opened(
-    directory: str | os.PathLike[str], files: Files | None = None, **config: int | str
+    directory: str | os.PathLike[str], files: Files | None = None, /, **config: int | str
 ) -> PartitionLog:
     """The log in ``directory`` behind a spy (``files``), configured by ``config``."""
     return PartitionLog(
-        directory, files=files or SpyFiles(), config=LogConfig.from_overrides(config), lock_timeout=10
+        directory,
+        files=files or SpyFiles(),
+        config=LogConfig.from_overrides(config),
+        lock_timeout=10,
     )
 
 

@@ -129,7 +129,9 @@ def test_what_killed_writers_were_told_is_there_exactly_once(
     def writer() -> tuple[str, Child]:
         nonlocal names
         names += 1
-        return f"w{names}", Child("append_varied", directory, f"w{names}", seed + names, segment_bytes)
+        return f"w{names}", Child(
+            "append_varied", directory, f"w{names}", seed + names, segment_bytes
+        )
 
     alive = [writer() for _ in range(3)]
     for _, child in alive:
@@ -162,8 +164,8 @@ def test_what_killed_writers_were_told_is_there_exactly_once(
     acknowledged = Counter[str]()
     for name, lines in said.items():
         for line in lines:
-            number, base, last = map(int, line.split())
-            assert of_batch[name, number] == list(range(base, last + 1))
+            of, base, last = map(int, line.split())
+            assert of_batch[name, of] == list(range(base, last + 1))
             acknowledged[name] += 1
         assert order.get(name, []) == sorted(order.get(name, []))
         # At most the one batch that it was killed over is there without having been told.

@@ -19,6 +19,7 @@ from logstore.segments.files import DiskFiles
 from .support import (
     GOLDEN,
     SpyFiles,
+    StillClock,
     active_path,
     batches,
     content,
@@ -56,7 +57,7 @@ def kinds(steps: list[Repair]) -> list[str]:
 
 
 def repaired(directory: Path, **options: bool) -> list[Repair]:
-    return list(repair(directory, **options))
+    return list(repair(directory, files=SpyFiles(), clock=StillClock(), **options))
 
 
 def flip(path: Path, position: int, bit: int = 1) -> None:
@@ -145,7 +146,7 @@ def test_a_torn_end_of_a_brokers_log_is_cut(tmp_path: Path, tail: str) -> None:
     assert bool(removed) == (tail != "zeros")
     assert after[log.name] == before[log.name]
     assert "state" not in after
-    assert after["leader-epoch-checkpoint"] == before["leader-epoch-checkpoint"]
+    assert set(after) - set(before) <= {"lock", "cleaner", *removed}
 
 
 def test_zeros_behind_a_closed_segment_are_cut_where_nothing_is_missing(tmp_path: Path) -> None:
@@ -230,7 +231,11 @@ def test_any_byte_that_changed_costs_no_more_than_its_batch(tmp_path: Path) -> N
         flip(case / path.name, at, 1 << rng.randrange(8))
         steps = repaired(case, drop_damaged=True)
         assert damage(case) == [], (path, at)
-        base = next(b for p, position, size, b in all_places if p == path and position <= at < position + size)
+        base = next(
+            b
+            for p, position, size, b in all_places
+            if p == path and position <= at < position + size
+        )
         with opened(case) as log:
             found = content(log)
         rest = [(o, v) for o, v in before if not base <= o < base + 2]
@@ -244,7 +249,10 @@ def test_a_log_that_cannot_be_opened_can_after_its_repair(tmp_path: Path) -> Non
     stuck = opened(directory, segment_bytes=10_000)
     before = content(stuck)
     flip(path, position + 70)
-    (directory / "state").write_bytes(bytes(4096))  # in place: the handle has it mapped
+    with (directory / "state").open("r+b") as state:  # in place: the handle has it mapped
+        state.write(bytes(64))
+        state.seek(1024)
+        state.write(bytes(64))
     with pytest.raises(FormatError):
         opened(directory)
     assert kinds(repaired(directory)) == ["left"]
@@ -278,7 +286,10 @@ def test_each_index_is_built_as_it_was(tmp_path: Path) -> None:
                 assert damage(case) == []
                 with opened(case) as log:
                     assert len(content(log)) == 600
-                assert (case / path.name).read_bytes() == path.read_bytes()
+                # Behind a recovery without an append, a close adds no last time entry.
+                assert path.read_bytes().startswith((case / path.name).read_bytes())
+                if path not in index_paths(directory)[-2:]:
+                    assert (case / path.name).read_bytes() == path.read_bytes()
             shutil.rmtree(case)
 
 
@@ -296,7 +307,7 @@ def test_a_brokers_indexes_are_built_and_nothing_else_is_touched(tmp_path: Path)
 
 
 def test_a_transaction_index_is_built_as_the_broker_had_it(tmp_path: Path) -> None:
-    directory = copied(GOLDEN / "v2-transactions-0", tmp_path / "v2-transactions-0")
+    directory = copied(GOLDEN / "partition-0", tmp_path / "partition-0")
     originals = {path: path.read_bytes() for path in directory.glob("*.txnindex")}
     originals = {path: data for path, data in originals.items() if data}
     assert originals
@@ -305,6 +316,27 @@ def test_a_transaction_index_is_built_as_the_broker_had_it(tmp_path: Path) -> No
     assert set(kinds(repaired(directory))) == {"build"}
     for path, data in originals.items():
         assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("number", [0, 5, 23])
+@pytest.mark.parametrize("checkpoint", ["kept", "lost"])
+def test_a_leader_epoch_that_went_wrong_is_set_right(
+    tmp_path: Path, number: int, checkpoint: str
+) -> None:
+    directory = made(tmp_path / "a-0")
+    before = {path: path.read_bytes() for path in logs(directory)}
+    path, position, *_ = places(directory)[number]
+    flip(path, position + 13)
+    if checkpoint == "lost":
+        (directory / "leader-epoch-checkpoint").unlink()
+    steps = repaired(directory)
+    assert damage(directory) == []
+    if number == 23 and checkpoint == "lost":
+        assert steps == []  # nothing says that the last one is wrong
+        return
+    assert kinds(steps) == ["mend"]
+    assert steps[0].position == position
+    assert {path: path.read_bytes() for path in logs(directory)} == before
 
 
 def test_leader_epochs_are_built_from_the_log(tmp_path: Path) -> None:
@@ -320,7 +352,7 @@ def test_leader_epochs_are_built_from_the_log(tmp_path: Path) -> None:
 
 
 def test_what_others_write_anew_is_set_aside(tmp_path: Path) -> None:
-    directory = copied(GOLDEN / "v2-idempotent-0", tmp_path / "v2-idempotent-0")
+    directory = copied(GOLDEN / "partition-0", tmp_path / "partition-0")
     file = next(iter(sorted(directory.glob("*.snapshot"))))
     flip(file, file.stat().st_size - 1)
     broken = file.read_bytes()
@@ -351,8 +383,7 @@ def broken_everywhere(directory: Path) -> Path:
     flip(logs(directory)[1], 100)
     index_paths(directory)[0].write_bytes(b"\xff" * 24)
     index_paths(directory)[-1].unlink()
-    path, position, size, _ = places(directory)[-2] if False else (logs(directory)[-1], 0, 80, 0)
-    flip(path, position + size)
+    flip(logs(directory)[-1], 80)
     grow(logs(directory)[-1], b"torn" * 9)
     return directory
 
@@ -373,7 +404,7 @@ def test_a_partition_that_somebody_holds_fails_and_others_are_repaired(tmp_path:
     lock = DiskFiles().lock(str(first / "lock"))
     lock.acquire()
     try:
-        steps = list(repair(tmp_path, drop_damaged=True, lock_timeout=0.1))
+        steps = list(repair(tmp_path, files=SpyFiles(), drop_damaged=True, lock_timeout=0.1))
     finally:
         lock.close()
     assert [s.path for s in steps if s.kind == "failed"] == [str(first)]
@@ -415,15 +446,15 @@ def test_a_repair_that_is_killed_anywhere_can_be_done_again(tmp_path: Path) -> N
         bystander = None
         if number % 2:
             bystander = _forced_open(directory)
-        files = SpyFiles(DiskFiles().boot_id())
+        files = SpyFiles()
         files.before = killed_at(number)
         finished = False
         try:
-            list(repair(directory, drop_damaged=True, files=files))
+            list(repair(directory, drop_damaged=True, files=files, clock=StillClock()))
             finished = True
         except Killed:
             files.before = lambda operation, path: None
-        again = list(repair(directory, drop_damaged=True))
+        again = repaired(directory, drop_damaged=True)
         assert not {"left", "failed"} & set(kinds(again)), number
         assert damage(directory) == [], number
         if bystander is not None:
@@ -446,7 +477,7 @@ def _forced_open(directory: Path) -> PartitionLog:
     flip(last, 80)
     with last.open("r+b") as file:
         file.truncate(len(data) - 36)
-    log = PartitionLog(directory, config=LogConfig(segment_bytes=700))
+    log = opened(directory, segment_bytes=700)
     with last.open("r+b") as file:
         file.write(data)
     return log

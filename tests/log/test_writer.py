@@ -318,10 +318,14 @@ def test_a_poisoned_log_may_be_closed(directory: Path) -> None:
 def test_the_error_that_ends_a_with_block_is_not_replaced_by_that_of_the_close(
     directory: Path,
 ) -> None:
-    files = SpyFiles()
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)), opened(directory, files) as log:
-        files.before = fail("sync", io_error(), path=".log")
-        log.append(records("a"))
+    def append() -> None:
+        files = SpyFiles()
+        with opened(directory, files) as log:
+            files.before = fail("sync", io_error(), path=".log")
+            log.append(records("a"))
+
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        append()
 
 
 def test_a_full_disk_is_told_and_the_log_goes_on_when_there_is_room(directory: Path) -> None:

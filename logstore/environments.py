@@ -1,0 +1,158 @@
+"""The LMDB environments that this process has open.
+
+LMDB forbids to open one twice in a process, and to use one in a child of ``fork``. So all handles
+of a process share an environment, whatever path they came by, and a child closes the ones that it
+inherited: that gives back its copies of descriptors and maps and touches nothing of the parent's
+(LMDB clears only reader slots that carry the caller's process id). A call that another thread of
+the parent was in would never end in the child; :data:`busy` keeps forks and calls apart.
+
+LMDB's errors become the operating system's own, or FormatError where the file is to blame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import lmdb
+
+from logstore.errors import FormatError
+from logstore.segments.files import DiskFiles
+
+__all__ = ["Environment", "busy", "open_environment"]
+
+_MAP_BYTES = 1 << 40
+"""Address space that is set aside: 1 TiB. The file stays as small as what is in it."""
+_MAX_READERS = 4096
+_MAX_TABLES = 64
+_DATA_FILE = "data.mdb"
+
+busy = threading.RLock()
+"""Held around every call into LMDB, and by whoever forks."""
+
+
+class Environment:
+    """An open environment, shared by its users."""
+
+    def __init__(self, directory: str, key: tuple[int, int], read_only: bool) -> None:
+        self.directory = directory
+        self.key = key
+        """Device and inode of the directory."""
+        self.read_only = read_only
+        self.users = 0
+        self.handle = _open(directory, read_only)
+        """LMDB's own; replaced when somebody wants to write to what was only read."""
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[Any]:
+        """A transaction; it is committed unless the block raises."""
+        with busy, _errors(self.directory), self.handle.begin(write=write) as transaction:
+            yield transaction
+
+    def copy(self, directory: str) -> None:
+        """Copy everything, as it is at one moment, into an empty directory."""
+        with busy, _errors(self.directory):
+            self.handle.copy(directory)
+
+    def last_transaction(self) -> int:
+        """The number of the last transaction that was committed, by any process."""
+        with busy:
+            return int(self.handle.info()["last_txnid"])
+
+    def allow_writing(self) -> None:
+        """Open it anew for writing. Nobody is in it: the caller is ``busy``."""
+        if self.read_only:
+            self.handle.close()
+            try:
+                self.handle = _open(self.directory, False)
+            except BaseException:
+                self.handle = _open(self.directory, True)
+                raise
+            self.read_only = False
+
+    def close(self) -> None:
+        """Let go of it; the last of its users closes it."""
+        with busy:
+            self.users -= 1
+            if self.users == 0:
+                self.handle.close()
+                _environments.pop(self.key, None)
+
+
+_environments: dict[tuple[int, int], Environment] = {}
+
+
+def open_environment(directory: str, *, read_only: bool) -> Environment | None:
+    """The environment in a directory, made if it is not there; with ``read_only`` it is not made,
+    and None says so. Each caller closes it once."""
+    with busy:
+        if read_only:
+            # One that somebody is just making begins as an empty file.
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(os.path.join(directory, _DATA_FILE)).st_size:
+                    return _share(directory, read_only=True)
+            return None
+        DiskFiles().make_directory(directory)
+        return _share(directory, read_only=False)
+
+
+def _share(directory: str, *, read_only: bool) -> Environment:
+    status = os.stat(directory)
+    key = (status.st_dev, status.st_ino)
+    environment = _environments.get(key)
+    if environment is None:
+        environment = _environments[key] = Environment(directory, key, read_only)
+    elif not read_only:
+        environment.allow_writing()
+    environment.users += 1
+    return environment
+
+
+def _open(directory: str, read_only: bool) -> Any:
+    # A reader that cannot note itself in the lock file relies on nobody writing there.
+    locking = not read_only or os.access(directory, os.W_OK)
+    with _errors(directory):
+        handle = lmdb.open(
+            directory,
+            map_size=_MAP_BYTES,
+            max_readers=_MAX_READERS,
+            max_dbs=_MAX_TABLES,
+            readonly=read_only,
+            lock=locking,
+            create=not read_only,
+        )
+        if not read_only:
+            handle.reader_check()  # gives back the slots of readers that were killed
+        return handle
+
+
+@contextlib.contextmanager
+def _errors(directory: str) -> Iterator[None]:
+    try:
+        yield
+    except lmdb.ReadonlyError as error:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory) from error
+    except lmdb.Error as error:
+        code = getattr(error, "code", 0) or 0
+        if code > 0:
+            raise OSError(code, os.strerror(code), directory) from error
+        path = os.path.join(directory, _DATA_FILE)
+        raise FormatError("LMDB cannot use this file", path=path, found=error) from error
+
+
+def _close_inherited() -> None:
+    """In a child of ``fork``: whoever wants to use an environment opens it anew."""
+    for environment in _environments.values():
+        environment.handle.close()
+    _environments.clear()
+    busy.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=busy.acquire, after_in_parent=busy.release, after_in_child=_close_inherited
+    )
