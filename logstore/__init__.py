@@ -13,7 +13,6 @@ server by any number of threads and processes::
 
 from __future__ import annotations
 
-from logstore.backup import BackupResult, restore
 from logstore.config import LogConfig
 from logstore.errors import (
     ChecksumError,
@@ -46,7 +45,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Appended",
-    "BackupResult",
     "Batch",
     "ChecksumError",
     "ClosedError",
@@ -74,5 +72,4 @@ __all__ = [
     "UnsupportedFormatError",
     "__version__",
     "open",
-    "restore",
 ]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from logstore.config import LogConfig
@@ -55,12 +55,14 @@ def recover(
     previous: LogState,
     checkpoint: Checkpoint | None,
     same_boot: bool,
+    sync_failed: Callable[[], None],
 ) -> LogState:
     """Derive the state of a log from its files, and put the files in order.
 
     ``previous`` is what the state said, and is trusted for nothing but ``POISONED`` and the
-    generation, which moves on for the other processes to notice. Raises FormatError for damage
-    that is no torn tail; nothing has been changed then.
+    generation, which moves on for the other processes to notice. ``sync_failed`` is called when
+    the log cannot be synced. Raises FormatError for damage that is no torn tail; nothing has been
+    changed then.
     """
     finish_swaps(files, directory)
     log_start_offset = read_offset(files, directory, filenames.LOG_START_CHECKPOINT) or 0
@@ -92,7 +94,9 @@ def recover(
             state.next_offset = checkpoint.next_offset
             state.first_timestamp = checkpoint.first_timestamp
             state.progress = replace(checkpoint.progress)
-        tail = _read_tail(file, state, config, may_have_holes=not same_boot)
+        # After a failed sync, pages that the cache has dropped read as what the disk has.
+        may_have_holes = poisoned or not same_boot
+        tail = _read_tail(file, state, config, may_have_holes=may_have_holes)
         # Batches behind the checkpoint are whole, but nobody knows whether they were ever synced.
         clean = checkpoint is not None and checkpoint.valid_end == size and not poisoned
         # A closed segment that a backup linked to may be the last one, if a truncation was broken
@@ -103,7 +107,11 @@ def recover(
             _warn_of_cut(log_path, state.valid_end, size, tail.reason)
             file.truncate(state.valid_end)
         if not clean:
-            file.sync()
+            try:
+                file.sync()
+            except OSError:
+                sync_failed()
+                raise
     finally:
         file.close()
     # Even behind a clean end: a power cut may have kept entries of batches that it took.

@@ -102,12 +102,22 @@ class LogWriter:
             previous=self._state_file.leftover(),
             checkpoint=self._state_file.checkpoint(),
             same_boot=self._state_file.is_ours(),
+            sync_failed=self._poison_recovery,
         )
         self.has_written = True
         # In this order: a kill in between must not make the state of an earlier run ours.
         self._block = self._state_file.publish(self._state)
         self._state_file.adopt()
         return self._state
+
+    def _poison_recovery(self) -> None:
+        """A sync failed in a recovery: the next one must not believe that another saves anything.
+
+        The torn tail was cut by then, so that the state may speak of this run of the machine.
+        """
+        generation = self._state_file.leftover().generation | 1
+        self._state_file.publish(LogState(generation=generation, flags=POISONED))
+        self._state_file.adopt()
 
     def _indexes_are_short(self, state: LogState) -> bool:
         """Whether an index lacks entries that the state counts: the next one would leave a hole."""
@@ -267,11 +277,7 @@ class LogWriter:
         """
         try:
             self._finish_segment(state)
-            try:
-                self._log.sync()
-            except OSError:
-                self.poison()
-                raise
+            self._sync_or_poison(self._log)
             before = dataclasses.replace(state)
             was_odd = state.generation & 1  # new leader epochs are being written: it stays so
             state.generation += 1 - was_odd
@@ -308,8 +314,15 @@ class LogWriter:
         if entry is not None:
             self._write_time_entry(state, entry)
         self._trim_indexes(state)
-        self._offset_index.sync()
-        self._time_index.sync()
+        for file in (self._offset_index, self._time_index):
+            self._sync_or_poison(file)
+
+    def _sync_or_poison(self, file: File) -> None:
+        try:
+            file.sync()
+        except OSError:
+            self.poison()
+            raise
 
     def _trim_indexes(self, state: LogState) -> None:
         """Take off what lies behind the entries that count: a killed writer's, or a broker's
