@@ -161,9 +161,9 @@ class Upkeep:
             first_dirty = read_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT)
             if first_dirty is not None and first_dirty > to:
                 write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, to)
-            writer.cut(lambda before: self._cut(before, to))
+            writer.cut(lambda before: self._cut(writer, before, to))
 
-    def _cut(self, state: LogState, to: int) -> None:
+    def _cut(self, writer: LogWriter, state: LogState, to: int) -> None:
         """Later segments go first, newest first and each on its own, so that a crash leaves a log
         without holes; commit point of the last step: the rename, or the sync of the cut log."""
         bases = list_segments(self._files, self._directory)
@@ -171,12 +171,12 @@ class Upkeep:
         for base in reversed(bases):
             if base > target:
                 delete_segments(self._files, self._directory, [base])
-        if self._cut_segment(state, target, to) < to:
+        if self._cut_segment(writer, state, target, to) < to:
             # Compaction took what stood in front of `to`. Its offsets are not given out again: an
             # empty segment holds the log's end in its name.
             start_segment(self._files, self._directory, to)
 
-    def _cut_segment(self, state: LogState, target: int, to: int) -> int:
+    def _cut_segment(self, writer: LogWriter, state: LogState, target: int, to: int) -> int:
         """Cut the segment ``target``, and return the offset behind what is left of it."""
         path = segment_path(self._directory, target, filenames.LOG)
         file = self._files.open(path, write=True)
@@ -186,7 +186,7 @@ class Upkeep:
             rest = b"" if straddling is None else _beginning(straddling, to)
             if not rest and target == state.active_base:
                 file.truncate(position)
-                file.sync()
+                writer.sync_or_poison(file)  # what was appended lately may be in it, unsynced
                 return max(last, target)
             copy = self._files.open(path + filenames.TEMPORARY, write=True, create=True)
             try:

@@ -277,7 +277,7 @@ class LogWriter:
         """
         try:
             self._finish_segment(state)
-            self._sync_or_poison(self._log)
+            self.sync_or_poison(self._log)
             before = dataclasses.replace(state)
             was_odd = state.generation & 1  # new leader epochs are being written: it stays so
             state.generation += 1 - was_odd
@@ -315,9 +315,10 @@ class LogWriter:
             self._write_time_entry(state, entry)
         self._trim_indexes(state)
         for file in (self._offset_index, self._time_index):
-            self._sync_or_poison(file)
+            self.sync_or_poison(file)
 
-    def _sync_or_poison(self, file: File) -> None:
+    def sync_or_poison(self, file: File) -> None:
+        """Sync one of the active segment's files; when that fails the log is poisoned."""
         try:
             file.sync()
         except OSError:
