@@ -236,18 +236,25 @@ def scratch_directory() -> Iterator[Path]:
 # Workloads ------------------------------------------------------------------------------------
 
 _START_MS = 1_700_000_000_000
+_DIFFERENT_BATCHES = 5
 
 
 def workload(kind: str, count: int) -> list[list[Record]]:
     """``count`` records of about 200 bytes in batches of 500, the same ones every time.
+
+    They are the same few batches, again and again: a record that is appended has just been made,
+    and is in the processor's cache, where 20 MB of records made in advance would not be.
 
     ``kind``: ``same size`` (values only, no timestamps of their own), ``stamped`` (the same with
     timestamps), ``varied size``, ``keyed`` and ``headers`` (all with timestamps).
     """
     rng = random.Random(20240501)
     make = _KINDS[kind]
-    records = [make(rng, _START_MS + number // 4) for number in range(count)]
-    return [records[at : at + BATCH_RECORDS] for at in range(0, count, BATCH_RECORDS)]
+    batches = [
+        [make(rng, _START_MS + number // 4) for number in range(BATCH_RECORDS)]
+        for _ in range(_DIFFERENT_BATCHES)
+    ]
+    return (batches * (count // BATCH_RECORDS // len(batches) + 1))[: count // BATCH_RECORDS]
 
 
 def _text(rng: random.Random, size: int) -> bytes:

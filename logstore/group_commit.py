@@ -70,7 +70,6 @@ class GroupCommit:
                 opened[1].sync()
             except OSError:
                 with self._locked() as writer:
-                    writer.enter()
                     writer.poison()
                 raise
             # If the log is being closed, all is synced again and noted then.

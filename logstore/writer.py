@@ -387,10 +387,18 @@ class LogWriter:
             self._block = self._state_file.publish(state)
 
     def poison(self) -> None:
-        """Make every process refuse to write: what a failed sync was to save may be lost."""
-        state = self._state
+        """Make every process refuse to write: what a failed sync was to save may be lost.
+
+        Only the flag changes in what is shared. Nothing else is looked at first, a tail that needs
+        settling least of all: it could fail, and the failed sync be forgotten over it.
+        """
+        self._block = b""
+        state = LogState.unpack(self._state_file.block())
+        if state is None:  # to be derived anew, which an odd generation says
+            state = self._state_file.leftover()
+            state.generation |= 1
         state.flags |= POISONED
-        self._block = self._state_file.publish(state)
+        self._state_file.publish(state)
 
 
 def _out_of_bounds(directory: str, base_offset: int, next_offset: int) -> InvalidInputError:
