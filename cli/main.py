@@ -12,11 +12,15 @@ import lmdb
 
 import logstore
 from logstore.cli.append import append
+from logstore.cli.backup import backup, restore
 from logstore.cli.check import check
 from logstore.cli.dump import dump
+from logstore.cli.maintain import compact, retain
 from logstore.cli.options import SETTINGS, Settings
 from logstore.cli.output import FAILED, INTERRUPTED, WRONG_USE, complain, silence
 from logstore.cli.read import read
+from logstore.cli.repair import repair
+from logstore.cli.shorten import delete_records, truncate
 from logstore.cli.topic import topic
 from logstore.errors import InvalidInputError, LogstoreError, StoreNotFoundError
 
@@ -124,5 +128,7 @@ def main(ctx: click.Context, store: str | None) -> None:
         ctx.exit(WRONG_USE)
 
 
-for _command in (append, read, dump, check, topic):
+_MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
+
+for _command in (append, read, dump, check, topic, *_MAINTENANCE):
     main.add_command(_command)

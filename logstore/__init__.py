@@ -13,6 +13,7 @@ server by any number of threads and processes::
 
 from __future__ import annotations
 
+from logstore.backup import BackupResult
 from logstore.config import LogConfig
 from logstore.errors import (
     ChecksumError,
@@ -37,6 +38,7 @@ from logstore.reader import Fetch
 from logstore.segments.batch import Batch
 from logstore.segments.compression import Codec
 from logstore.segments.record import Record
+from logstore.snapshots import restore
 from logstore.store import Store
 from logstore.store import open_store as open
 from logstore.topic import Topic
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Appended",
+    "BackupResult",
     "Batch",
     "ChecksumError",
     "ClosedError",
@@ -72,4 +75,5 @@ __all__ = [
     "UnsupportedFormatError",
     "__version__",
     "open",
+    "restore",
 ]

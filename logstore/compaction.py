@@ -51,7 +51,9 @@ def plan_compaction(
             end_offset = segment.base_offset
             why_end = f"a transaction is open at offset {last_stable_offset}"
             break
-        if segment.max_timestamp > now_ms - config.min_compaction_lag_ms:
+        # Without a lag timestamps do not count, not even those from the future (as in Kafka).
+        lag_ms = config.min_compaction_lag_ms
+        if lag_ms > 0 and segment.max_timestamp > now_ms - lag_ms:
             end_offset = segment.base_offset
             why_end = (
                 f"what follows is younger than min_compaction_lag_ms={config.min_compaction_lag_ms}"
@@ -70,10 +72,10 @@ def plan_compaction(
     if not dirty:
         return plan(False, f"there is nothing to compact: {why_end}")
     ratio = dirty / (clean + dirty)
-    if ratio >= config.min_cleanable_dirty_ratio:
+    if ratio > config.min_cleanable_dirty_ratio:
         return plan(
             True,
-            f"{ratio:.2f} of it is dirty, at least "
+            f"{ratio:.2f} of it is dirty, more than "
             f"min_cleanable_dirty_ratio={config.min_cleanable_dirty_ratio}",
         )
     if (
@@ -88,7 +90,7 @@ def plan_compaction(
         )
     return plan(
         False,
-        f"{ratio:.2f} of it is dirty, less than "
+        f"{ratio:.2f} of it is dirty, not more than "
         f"min_cleanable_dirty_ratio={config.min_cleanable_dirty_ratio}",
     )
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from logstore.backup import BackupResult, back_up
 from logstore.clock import Clock, SystemClock
 from logstore.config import LogConfig
 from logstore.errors import (
@@ -279,6 +280,23 @@ class Store:
                     yield contextlib.nullcontext(opened)
                 elif self._files.is_directory(self._partition_directory(topic, number)):
                     yield self._open_partition(topic, number)
+
+    def backup(self, destination: str | os.PathLike[str], *, keep: int = 1) -> BackupResult:
+        """Copy the store, as it is now and while it is used, into a directory of backups.
+
+        The ``keep`` newest backups in it stay; see :mod:`logstore.backup`.
+        """
+        self._check_usable()
+        if self._read_only:
+            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        return back_up(
+            self.path,
+            destination,
+            copy_metadata=self._metadata.copy_to,
+            partitions=self._partitions(self.topics()),
+            keep=keep,
+            now_ms=self._clock.now_ms(),
+        )
 
     # Life -------------------------------------------------------------------------------------
 

@@ -1,0 +1,224 @@
+"""What a repair does to files: cutting logs, and building what can be built from them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from logstore.config import LogConfig
+from logstore.errors import FormatError
+from logstore.repair_plan import EpochAt, SegmentPlan
+from logstore.segments import filenames
+from logstore.segments.batch import Batch
+from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
+from logstore.segments.control import ControlType, control_type
+from logstore.segments.files import File, Files, read_bounded, write_fully
+from logstore.segments.indexing import build_indexes
+from logstore.segments.scan import scan
+from logstore.segments.transaction_index import AbortedTransaction
+from logstore.structure import list_segments, segment_path
+
+__all__ = [
+    "aborted_transactions",
+    "batch_epochs",
+    "epochs_of",
+    "new_indexes",
+    "save_and_cut",
+    "set_aside",
+    "set_epochs",
+    "stored_epochs",
+]
+
+_COPY_BYTES = 1 << 20
+_MAX_CHECKPOINT_BYTES = 16 << 20
+_REMOVED = ".removed-"
+_EPOCH = struct.Struct(">i")
+_EPOCH_POSITION = 12
+"""Of the leader epoch in a batch's header."""
+
+
+def save_and_cut(
+    files: Files, directory: str, plan: SegmentPlan, *, in_place: bool
+) -> list[str | None]:
+    """Take the cuts of ``plan`` out of its log, and return for each where it was saved.
+
+    What is nothing but zeros is not saved. Commit point: the rename of the copy, or ``in_place``,
+    for an end of the active segment, the sync behind the cut.
+    """
+    file = files.open(plan.path, write=True)
+    try:
+        saved = [_save(files, file, cut.position, cut.size) for cut in plan.cuts]
+        if any(saved):
+            files.sync_directory(directory)
+        for suffix in (filenames.OFFSET_INDEX, filenames.TIME_INDEX):
+            with contextlib.suppress(FileNotFoundError):
+                files.remove(segment_path(directory, plan.base_offset, suffix))
+        files.sync_directory(directory)
+        if in_place:
+            file.truncate(plan.cuts[0].position)
+            file.sync()
+            return saved
+        temporary = plan.path + filenames.TEMPORARY
+        _write_new(files, temporary, file, plan.kept())
+    finally:
+        file.close()
+    files.rename(temporary, plan.path)
+    files.sync_directory(directory)
+    return saved
+
+
+def _save(files: Files, file: File, position: int, size: int) -> str | None:
+    if not any(part.strip(b"\0") for part in _parts(file, position, position + size)):
+        return None
+    path = _unused(files, f"{file.path}{_REMOVED}{position}")
+    _write_new(files, path, file, [(position, position + size)])
+    return path
+
+
+def _unused(files: Files, path: str) -> str:
+    """``path``, or the next one that does not exist."""
+    number = 1
+    found = path
+    while files.exists(found):
+        number += 1
+        found = f"{path}-{number}"
+    return found
+
+
+def _write_new(
+    files: Files,
+    path: str,
+    source: File,
+    ranges: list[tuple[int, int]],
+    patches: Sequence[tuple[int, bytes]] = (),
+) -> None:
+    """Write ranges of ``source`` to a file of their own, ``patches`` over them, and sync it."""
+    copy = files.open(path, write=True, create=True)
+    try:
+        copy.truncate(0)
+        position = 0
+        for start, end in ranges:
+            for part in _parts(source, start, end):
+                write_fully(copy, part, position)
+                position += len(part)
+        for position, data in patches:
+            write_fully(copy, data, position)
+        copy.sync()
+    finally:
+        copy.close()
+
+
+def _parts(file: File, start: int, end: int) -> Iterator[bytes]:
+    for position in range(start, end, _COPY_BYTES):
+        yield file.read_at(min(_COPY_BYTES, end - position), position)
+
+
+def set_aside(files: Files, path: str) -> str:
+    """Rename a file, so that it is no part of the partition any more. Commit point: the rename."""
+    aside = _unused(files, f"{path}{_REMOVED}0")
+    files.rename(path, aside)
+    files.sync_directory(os.path.dirname(path) or ".")
+    return aside
+
+
+# Building anew --------------------------------------------------------------------------------
+
+
+def _batches(files: Files, path: str) -> Iterator[Batch]:
+    """The batches of a log whose checksum is right."""
+    file = files.open(path)
+    try:
+        for item in scan(file):
+            if isinstance(item, Batch) and item.crc_ok:
+                yield item
+    finally:
+        file.close()
+
+
+def new_indexes(files: Files, path: str, base: int, config: LogConfig) -> tuple[bytes, bytes]:
+    """The offset and the time index of the log at ``path``."""
+    headers = ((batch.position, batch.header) for batch in _batches(files, path))
+    return build_indexes(
+        headers, base_offset=base, index_interval_bytes=config.index_interval_bytes
+    )
+
+
+def batch_epochs(files: Files, directory: str) -> list[EpochAt]:
+    """The leader epochs of all batches, in order."""
+    found = []
+    for base in list_segments(files, directory):
+        path = segment_path(directory, base, filenames.LOG)
+        for batch in _batches(files, path):
+            header = batch.header
+            if header.magic >= 2:
+                offsets = header.base_offset, header.next_offset
+                found.append(EpochAt(path, batch.position, *offsets, header.leader_epoch))
+    return found
+
+
+def stored_epochs(files: Files, directory: str) -> list[EpochEntry]:
+    """What the checkpoint says; nothing where it cannot be read."""
+    path = os.path.join(directory, filenames.LEADER_EPOCH_CHECKPOINT)
+    with contextlib.suppress(FormatError, FileNotFoundError):
+        return parse_leader_epochs(read_bounded(files, path, _MAX_CHECKPOINT_BYTES))
+    return []
+
+
+def epochs_of(found: Sequence[EpochAt], stored: Sequence[EpochEntry]) -> list[EpochEntry]:
+    """A checkpoint of the leader epochs of batches that ascend, and of those that are later."""
+    entries: list[EpochEntry] = []
+    latest = -1
+    for at in found:
+        if at.epoch > latest:
+            latest = at.epoch
+            entries.append(EpochEntry(latest, at.offset))
+    later = [entry for entry in stored if entry.epoch > latest]
+    if later:  # of those none has a record; the last one goes on, so that none is used twice
+        end = max((at.next_offset for at in found), default=later[-1].start_offset)
+        entries.append(EpochEntry(later[-1].epoch, end))
+    return entries
+
+
+def set_epochs(files: Files, path: str, wrong: Sequence[EpochAt]) -> None:
+    """Write leader epochs into the headers of batches; no checksum covers them.
+
+    Commit point: the rename of the copy. (A backup may have linked to the log itself.)
+    """
+    file = files.open(path)
+    try:
+        patches = [(at.position + _EPOCH_POSITION, _EPOCH.pack(at.epoch)) for at in wrong]
+        _write_new(files, path + filenames.TEMPORARY, file, [(0, file.size())], patches)
+    finally:
+        file.close()
+    files.rename(path + filenames.TEMPORARY, path)
+    files.sync_directory(os.path.dirname(path) or ".")
+
+
+def aborted_transactions(
+    files: Files, directory: str
+) -> defaultdict[int, list[AbortedTransaction]]:
+    """The entries of each segment's transaction index, by its base offset."""
+    found: defaultdict[int, list[AbortedTransaction]] = defaultdict(list)
+    begun: dict[int, int] = {}  # producer id: first offset of its open transaction
+    for base in list_segments(files, directory):
+        for batch in _batches(files, segment_path(directory, base, filenames.LOG)):
+            header = batch.header
+            if not header.transactional:
+                continue
+            if not header.control:
+                begun.setdefault(header.producer_id, header.base_offset)
+                continue
+            records = batch.records()
+            kind = control_type(records[0]) if records else None
+            if kind not in (ControlType.ABORT, ControlType.COMMIT):
+                continue
+            first = begun.pop(header.producer_id, None)
+            if kind == ControlType.ABORT and first is not None:
+                stable = min(begun.values(), default=header.next_offset)
+                found[base].append(
+                    AbortedTransaction(header.producer_id, first, header.last_offset, stable)
+                )
+    return found
