@@ -80,7 +80,7 @@ def test_what_is_hardly_dirty_is_compacted_by_force_only(tmp_path: Path) -> None
             log.append([Record(key=b"n%d" % number, value=b"%050d" % number)], acks=1)
     line = only_line(run("compact --dry-run", store=store).stdout)
     assert "would be left as it is" in line
-    assert "less than min_cleanable_dirty_ratio=0.9" in line
+    assert "not more than min_cleanable_dirty_ratio=0.9" in line
     left = json_lines(run("compact --json", store=store))[0]
     assert left["passes"] == 0
     assert "would be compacted" in run("compact --dry-run --force", store=store).stdout
