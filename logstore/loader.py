@@ -64,6 +64,10 @@ def recover(
     the log cannot be synced. Raises FormatError for damage that is no torn tail; nothing has been
     changed then.
     """
+    if same_boot:
+        # What a killed process renamed is seen, and may not be on stable storage yet. From here on
+        # others rely on it.
+        files.sync_directory(directory)
     finish_swaps(files, directory)
     log_start_offset = read_offset(files, directory, filenames.LOG_START_CHECKPOINT) or 0
     drop_below(files, directory, log_start_offset)

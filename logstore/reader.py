@@ -162,6 +162,9 @@ class LogReader:
                 data, next_offset = _whole_batches(
                     segment.log, start, end, max_bytes=max_bytes, below=high_watermark
                 )
+                if not data and high_watermark == state.next_offset:
+                    problem = f"a batch's offset lies behind the log's end, {state.next_offset}"
+                    raise FormatError(problem, path=segment.log.path, position=start)
                 if next_offset > offset:
                     self._hint(next_offset, base, start + len(data))
                 return Fetch(
@@ -447,6 +450,8 @@ def _whole_batches(
             if stop == 0:
                 raise
             break  # what stands before the damage is served; the next read raises
+        if offset < next_offset:  # one of the two is wrong, and no CRC says which: serve neither
+            raise FormatError("the offsets go back", path=log.path, position=start + stop)
         if stop + batch_size > size or offset >= below:
             break
         next_offset = last_offset + 1

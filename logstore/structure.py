@@ -19,6 +19,8 @@ from logstore.segments.errors import FormatError
 from logstore.segments.files import Files, read_bounded, write_atomically
 
 __all__ = [
+    "CLEANER_LOCK",
+    "UNSWAPPED",
     "delete_segments",
     "drop_below",
     "finish_swaps",
@@ -40,6 +42,18 @@ SEGMENT_SUFFIXES = (
     filenames.TRANSACTION_INDEX,
 )
 _MAX_NOTE_BYTES = 16 << 20
+
+CLEANER_LOCK = "cleaner"
+"""The file that whoever compacts or cuts the log holds a lock on."""
+
+UNSWAPPED = (
+    filenames.CLEANED,
+    filenames.REPLACED,
+    filenames.REPLACED + filenames.TEMPORARY,
+)
+"""What a compaction that does not come to its swap leaves lying about."""
+
+_UNFINISHED = (*UNSWAPPED, filenames.SWAP, filenames.LOG + filenames.TEMPORARY)
 
 
 def list_segments(files: Files, directory: str) -> tuple[int, ...]:
@@ -185,11 +199,24 @@ def finish_swaps(files: Files, directory: str) -> None:
                 path=os.path.join(directory, name),
             )
         _finish_swap(files, directory, parsed[0], replaced)
-    purge(
-        files,
-        directory,
-        (filenames.CLEANED, filenames.SWAP, filenames.REPLACED, filenames.TEMPORARY),
-    )
+    _purge_unfinished(files, directory)
+
+
+def _purge_unfinished(files: Files, directory: str) -> None:
+    """Remove what was never swapped in, unless somebody is at work on it.
+
+    Cleaned segments are written outside the partition's lock, under the cleaner's: a recovery after
+    one process was killed must not take away what another one is writing.
+    """
+    if not any(name.endswith(_UNFINISHED) for name in files.names(directory)):
+        return
+    lock = files.lock(os.path.join(directory, CLEANER_LOCK))
+    try:
+        with contextlib.suppress(BlockingIOError):
+            lock.acquire()
+            purge(files, directory, _UNFINISHED)
+    finally:
+        lock.close()
 
 
 def purge(files: Files, directory: str, suffixes: Sequence[str]) -> None:

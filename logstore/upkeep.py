@@ -18,7 +18,7 @@ from logstore.clock import Clock
 from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
 from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
-from logstore.reader import LogReader, View
+from logstore.reader import LogReader, View, rebuild_indexes
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
@@ -27,6 +27,8 @@ from logstore.segments.filtering import OpenBatch
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
 from logstore.structure import (
+    CLEANER_LOCK,
+    UNSWAPPED,
     delete_segments,
     list_segments,
     purge,
@@ -40,14 +42,7 @@ from logstore.writer import LogWriter
 
 __all__ = ["Upkeep"]
 
-CLEANER_LOCK = "cleaner"
 _COPY_BYTES = 1 << 20
-_UNSWAPPED = (
-    filenames.CLEANED,
-    filenames.REPLACED,
-    filenames.REPLACED + filenames.TEMPORARY,
-)
-"""What a compaction that does not come to its swap leaves lying about."""
 
 
 class Upkeep:
@@ -173,8 +168,28 @@ class Upkeep:
                 delete_segments(self._files, self._directory, [base])
         if self._cut_segment(writer, state, target, to) < to:
             # Compaction took what stood in front of `to`. Its offsets are not given out again: an
-            # empty segment holds the log's end in its name.
+            # empty segment holds the log's end in its name. The recovery that follows puts the
+            # indexes of that one in order, so those of what is left are made anew here.
+            self._rebuild_indexes(target)
             start_segment(self._files, self._directory, to)
+
+    def _rebuild_indexes(self, base: int) -> None:
+        log = self._files.open(segment_path(self._directory, base, filenames.LOG))
+        try:
+            indexes = rebuild_indexes(log, base, log.size(), self._config)
+        finally:
+            log.close()
+        for suffix, data in zip(
+            (filenames.OFFSET_INDEX, filenames.TIME_INDEX), indexes, strict=True
+        ):
+            path = segment_path(self._directory, base, suffix)
+            file = self._files.open(path, write=True, create=True)
+            try:
+                file.truncate(0)
+                write_fully(file, data, 0)
+                file.sync()
+            finally:
+                file.close()
 
     def _cut_segment(self, writer: LogWriter, state: LogState, target: int, to: int) -> int:
         """Cut the segment ``target``, and return the offset behind what is left of it."""
@@ -237,7 +252,7 @@ class Upkeep:
         with self._cleaner_lock():
             # Looking comes first: it finishes a swap that was begun, which needs the note.
             before = self.segments()
-            purge(self._files, self._directory, _UNSWAPPED)
+            purge(self._files, self._directory, UNSWAPPED)
             reason = ""
             passes = dropped = 0
             while True:
@@ -296,7 +311,7 @@ class Upkeep:
             present = list_segments(self._files, self._directory)
             if not set(cleaned.replaced) <= set(present):
                 # Retention was quicker with some of them; the next pass sees what is left.
-                purge(self._files, self._directory, _UNSWAPPED)
+                purge(self._files, self._directory, UNSWAPPED)
                 return
             assert state.active_base not in cleaned.replaced
             with writer.restructure():

@@ -1,0 +1,212 @@
+"""Retention: Kafka's rules as a pure decision with its reasons, and what is done about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logstore import LogConfig, OffsetOutOfRangeError, PartitionLog
+from logstore.retention import Decision, SegmentInfo, decide
+
+from .support import StillClock, content, damage, records
+
+NOW = 10_000
+
+
+def segment(base: int, *, size: int = 100, newest: int = 0, active: bool = False) -> SegmentInfo:
+    return SegmentInfo(base, base + 10, size, newest, active)
+
+
+def decided(segments: list[SegmentInfo], start: int = 0, **overrides: Any) -> list[Decision]:
+    config = LogConfig.from_overrides({"retention_ms": -1, **overrides})
+    return decide(segments, config, now_ms=NOW, log_start_offset=start)
+
+
+def doomed(decisions: list[Decision]) -> list[int]:
+    return [d.segment.base_offset for d in decisions if d.delete]
+
+
+LOG = [
+    segment(0, newest=1000),
+    segment(10, newest=5000),
+    segment(20, newest=3000),
+    segment(30, newest=9000, active=True),
+]
+
+
+# by time --------------------------------------------------------------------------------------
+
+
+def test_a_segment_goes_by_its_newest_record_and_not_before() -> None:
+    assert doomed(decided(LOG, retention_ms=9000)) == []
+    decisions = decided(LOG, retention_ms=8999)
+    assert doomed(decisions) == [0]
+    assert decisions[0].reason == ("its newest record is 9000 ms old, more than retention_ms=8999")
+
+
+def test_behind_a_segment_that_stays_nothing_goes() -> None:
+    decisions = decided(LOG, retention_ms=6000)
+    assert doomed(decisions) == [0]
+    assert "an older segment stays" in decisions[2].reason
+
+
+def test_the_active_segment_goes_too_when_it_is_too_old_and_not_empty() -> None:
+    assert doomed(decided(LOG, retention_ms=10)) == [0, 10, 20, 30]
+    empty = [*LOG[:3], segment(30, size=0, newest=-1, active=True)]
+    decisions = decided(empty, retention_ms=10)
+    assert doomed(decisions) == [0, 10, 20]
+    assert decisions[-1].reason == "it is the active segment, and empty"
+
+
+def test_records_without_timestamps_do_not_go_by_time() -> None:
+    decisions = decided([segment(0, newest=-1), *LOG[1:]], retention_ms=10)
+    assert doomed(decisions) == []
+    assert "its records have no timestamps" in decisions[0].reason
+
+
+def test_records_may_be_kept_for_ever() -> None:
+    decisions = decided(LOG)
+    assert doomed(decisions) == []
+    assert decisions[0].reason == "retention_ms=-1 keeps records for ever"
+
+
+# by size --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bound", "gone"),
+    [(-1, []), (400, []), (301, []), (300, [0]), (299, [0]), (200, [0, 10]), (0, [0, 10, 20, 30])],
+)
+def test_oldest_segments_go_while_the_bound_is_kept(bound: int, gone: list[int]) -> None:
+    """A log is never shorter than the bound afterwards."""
+    decisions = decided(LOG, retention_bytes=bound)
+    assert doomed(decisions) == gone
+    if gone == [0]:
+        assert decisions[0].reason == (
+            f"without it 300 bytes remain, at least retention_bytes={bound}"
+        )
+        assert f"without it less than retention_bytes={bound} would remain" in decisions[1].reason
+
+
+def test_what_goes_by_time_does_not_count_for_the_size() -> None:
+    decisions = decided(LOG, retention_ms=8000, retention_bytes=200)
+    assert doomed(decisions) == [0, 10]
+    assert "more than retention_ms" in decisions[0].reason
+    assert "without it 200 bytes remain" in decisions[1].reason
+
+
+# by the log's start ---------------------------------------------------------------------------
+
+
+def test_what_lies_below_the_log_start_offset_goes_whatever_the_policy() -> None:
+    for policy in ("delete", "compact"):
+        decisions = decided(LOG, start=20, cleanup_policy=policy)
+        assert doomed(decisions) == [0, 10]
+        assert decisions[1].reason == "all of it lies below the log start offset 20"
+        assert doomed(decided(LOG, start=19, cleanup_policy=policy)) == [0]
+
+
+def test_a_compacted_log_loses_nothing_by_time_or_size() -> None:
+    decisions = decided(LOG, cleanup_policy="compact", retention_ms=10, retention_bytes=0)
+    assert doomed(decisions) == []
+    assert decisions[0].reason == "cleanup_policy=compact deletes nothing by time or size"
+    both = decided(LOG, cleanup_policy="compact,delete", retention_ms=8000)
+    assert doomed(both) == [0]
+
+
+def test_an_empty_log_has_nothing_to_decide() -> None:
+    assert decided([]) == []
+
+
+# what is done about it ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "orders-0"
+
+
+def filled(directory: Path, clock: StillClock, **overrides: Any) -> PartitionLog:
+    config = LogConfig.from_overrides({"segment_bytes": 150, **overrides})
+    log = PartitionLog(directory, clock=clock, config=config)
+    for number in range(5):
+        log.append(records(b"x" * 60, timestamp=clock.ms + number * 1000))
+    return log
+
+
+def test_a_dry_run_decides_and_changes_nothing(directory: Path) -> None:
+    clock = StillClock()
+    with filled(directory, clock, retention_bytes=250) as log:
+        before = content(log)
+        decisions = log.retain(dry_run=True)
+        assert len(doomed(decisions)) == 3
+        assert content(log) == before
+        assert log.retain() == decisions
+        assert [offset for offset, _ in content(log)] == [3, 4]
+        assert (log.log_start_offset, log.log_end_offset) == (3, 5)
+        assert log.retain(dry_run=True)[0].delete is False
+        assert damage(directory) == []
+
+
+def test_the_active_segment_is_rolled_before_it_goes_and_offsets_go_on(directory: Path) -> None:
+    clock = StillClock()
+    with filled(directory, clock, retention_ms=1000) as log:
+        clock.ms += 100_000
+        log.retain()
+        assert content(log) == []
+        assert (log.log_start_offset, log.log_end_offset) == (5, 5)
+        assert log.append(records("new", timestamp=clock.ms)).base_offset == 5
+    with PartitionLog(directory, clock=clock) as log:
+        assert [offset for offset, _ in content(log)] == [5]
+        assert damage(directory) == []
+
+
+def test_deleted_files_lie_about_for_their_time(directory: Path) -> None:
+    clock = StillClock()
+    with filled(directory, clock, retention_bytes=0, file_delete_delay_ms=1000) as log:
+        log.retain()
+
+        def deleted() -> list[Path]:
+            return [path for path in directory.iterdir() if path.suffix == ".deleted"]
+
+        assert deleted()
+        log.purge_deleted()
+        clock.ms += 999
+        log.purge_deleted()
+        assert deleted()
+        clock.ms += 1
+        log.purge_deleted()
+        assert not deleted()
+
+
+def test_a_reader_below_the_start_is_told_the_range(directory: Path) -> None:
+    with filled(directory, StillClock()) as log:
+        assert log.delete_records(3) == 3
+        with pytest.raises(OffsetOutOfRangeError, match="the log holds 3 to 4"):
+            log.read(2)
+        assert [offset for offset, _ in content(log)] == [3, 4]
+
+
+def test_the_start_moves_into_a_segment_and_never_back(directory: Path) -> None:
+    with PartitionLog(directory) as log:
+        log.append(records("a", "b", "c"))
+        assert log.delete_records(2) == 2
+        assert log.delete_records(1) == 2
+        assert content(log) == [(2, b"c")]
+        with pytest.raises(OffsetOutOfRangeError):
+            log.delete_records(4)
+        with pytest.raises(OffsetOutOfRangeError):
+            log.delete_records(-1)
+    with PartitionLog(directory) as log:
+        assert log.log_start_offset == 2
+        assert content(log) == [(2, b"c")]
+
+
+def test_another_handle_notices_at_once(directory: Path) -> None:
+    with filled(directory, StillClock()) as log, PartitionLog(directory) as other:
+        assert len(content(other)) == 5
+        log.delete_records(4)
+        assert content(other) == content(log)
+        assert other.log_start_offset == 4
