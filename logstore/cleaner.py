@@ -24,7 +24,7 @@ from logstore.retention import SegmentInfo
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import Batch
 from logstore.segments.control import ControlType, control_type
-from logstore.segments.files import Files, write_fully
+from logstore.segments.files import Files, write_fully, write_synced
 from logstore.segments.filtering import OpenBatch, empty_batch
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.record_places import RecordPlace
@@ -153,8 +153,6 @@ class CleanedGroup:
     """The base offsets of the segments that it takes the place of."""
     changed: bool = False
     """Whether it differs from what it replaces."""
-    size: int = 0
-    records_kept: int = 0
     records_dropped: int = 0
 
 
@@ -212,7 +210,7 @@ class Cleaner:
                     if raw is not None:
                         output.add(raw, batch if raw is batch.raw else Batch.parse(raw))
                     self.report(batch.header.size)
-            cleaned.size = output.finish(transactions.kept)
+            output.finish(transactions.kept)
             transactions.kept = []
         except BaseException:
             output.discard()
@@ -239,14 +237,10 @@ class Cleaner:
             return _filter_message(batch, keys, cleaned)
         if discard:
             kept: list[RecordPlace] = []
-            places: Sequence[RecordPlace] = ()
-            dropped = header.record_count
         else:
             opened = OpenBatch(batch)
-            places = opened.places
-            kept = [p for p in places if self._stays(p, batch, keys)]
-            dropped = len(places) - len(kept)
-        cleaned.records_kept += len(kept)
+            kept = [p for p in opened.places if self._stays(p, batch, keys)]
+        dropped = header.record_count - len(kept)
         cleaned.records_dropped += dropped
         if not kept:
             return self._nothing_left(batch)
@@ -326,7 +320,6 @@ def _filter_message(batch: Batch, keys: KeyMap, cleaned: CleanedGroup) -> bytes 
             and record.value is not None
             and not keys.has_later(record.key, record.offset)
         ):
-            cleaned.records_kept += len(records)
             return batch.raw
     cleaned.records_dropped += len(records)
     return None
@@ -384,8 +377,8 @@ class _Output:
         self._buffer.clear()
         self._buffered = 0
 
-    def finish(self, aborted: Sequence[AbortedTransaction]) -> int:
-        """Write what is left and the indexes, sync everything, and return the log's size."""
+    def finish(self, aborted: Sequence[AbortedTransaction]) -> None:
+        """Write what is left and the indexes, and sync everything, names included."""
         self._flush()
         self._log.sync()
         self._log.close()
@@ -393,15 +386,8 @@ class _Output:
         if aborted:
             self._indexes[filenames.TRANSACTION_INDEX] = [encode_entry(e) for e in aborted]
         for suffix, entries in self._indexes.items():
-            file = self._files.open(self._path(suffix), write=True, create=True)
-            try:
-                file.truncate(0)
-                write_fully(file, b"".join(entries), 0)
-                file.sync()
-            finally:
-                file.close()
+            write_synced(self._files, self._path(suffix), b"".join(entries))
         self._files.sync_directory(self._directory)
-        return self._position
 
     def discard(self) -> None:
         """Remove the files again."""

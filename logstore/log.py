@@ -190,7 +190,8 @@ class PartitionLog:
     def close(self) -> None:
         """Sync what is not, note that it was, and let go of everything; closing twice is allowed.
 
-        After the last handle's close the next opening scans nothing.
+        After the last handle's close the next opening scans nothing, unless what a killed process
+        left was never appended to: a handle that wrote nothing does not sync for others.
         """
         if self._refusal is not None or self._closer is not None:
             return

@@ -190,8 +190,8 @@ class Store:
         Raises TopicExistsError when there is one of that name, InvalidInputError for an illegal
         name, number of partitions or configuration.
 
-        Commit point: the topic's definition in ``meta``. A crash before it may leave directories
-        of partitions, empty ones, that the next attempt takes over.
+        Commit point: the topic's definition in ``meta``. The directories of its partitions are
+        made after it; those that a crash left out are made when somebody opens them for writing.
         """
         self._check_usable()
         check_topic_name(name)

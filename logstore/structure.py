@@ -108,23 +108,22 @@ def write_offset(files: Files, directory: str, name: str, offset: int) -> None:
     write_atomically(files, os.path.join(directory, name), format_offset(offset))
 
 
-def delete_segments(files: Files, directory: str, bases: Iterable[int]) -> list[str]:
-    """Rename the files of segments, so that they are no longer part of the log, and return the
-    new paths; they are removed later, since somebody may still read them.
+def delete_segments(files: Files, directory: str, bases: Iterable[int]) -> None:
+    """Rename the files of segments, so that they are no longer part of the log; they are removed
+    later, since somebody may still read them.
 
     The log goes last: a segment whose log is still there is whole but for indexes, which are
     disposable.
     """
-    renamed = []
+    renamed = False
     for base in bases:
         for suffix in reversed(SEGMENT_SUFFIXES):
             path = segment_path(directory, base, suffix)
             if files.exists(path):
                 files.rename(path, path + filenames.DELETED)
-                renamed.append(path + filenames.DELETED)
+                renamed = True
     if renamed:
         files.sync_directory(directory)
-    return renamed
 
 
 def drop_below(files: Files, directory: str, log_start_offset: int) -> None:
@@ -138,9 +137,8 @@ def drop_below(files: Files, directory: str, log_start_offset: int) -> None:
     delete_segments(files, directory, below)
 
 
-def swap_in(files: Files, directory: str, base: int, replaced: Sequence[int]) -> list[str]:
-    """Put the cleaned files of segment ``base`` in the place of the segments ``replaced``, and
-    return the paths of what may now be removed.
+def swap_in(files: Files, directory: str, base: int, replaced: Sequence[int]) -> None:
+    """Put the cleaned files of segment ``base`` in the place of the segments ``replaced``.
 
     The cleaned files and a note of what they replace are on stable storage, names included.
     Commit point: the rename of the log from ``.cleaned`` to ``.swap``. A crash before it leaves
@@ -150,12 +148,12 @@ def swap_in(files: Files, directory: str, base: int, replaced: Sequence[int]) ->
     log = segment_path(directory, base, filenames.LOG)
     files.rename(log + filenames.CLEANED, log + filenames.SWAP)
     files.sync_directory(directory)
-    return _finish_swap(files, directory, base, replaced)
+    _finish_swap(files, directory, base, replaced)
 
 
-def _finish_swap(files: Files, directory: str, base: int, replaced: Sequence[int]) -> list[str]:
+def _finish_swap(files: Files, directory: str, base: int, replaced: Sequence[int]) -> None:
     present = set(list_segments(files, directory))
-    doomed = delete_segments(files, directory, [b for b in replaced if b in present])
+    delete_segments(files, directory, [b for b in replaced if b in present])
     for suffix in reversed(SEGMENT_SUFFIXES[1:]):
         path = segment_path(directory, base, suffix)
         if files.exists(path + filenames.CLEANED):
@@ -164,7 +162,6 @@ def _finish_swap(files: Files, directory: str, base: int, replaced: Sequence[int
     files.rename(log + filenames.SWAP, log)
     files.sync_directory(directory)
     _remove(files, segment_path(directory, base, filenames.REPLACED))
-    return doomed
 
 
 def write_note(files: Files, directory: str, base: int, replaced: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ out of each other's way by a lock of their own, ``cleaner``.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -22,7 +21,7 @@ from logstore.reader import LogReader, View, rebuild_indexes
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
-from logstore.segments.files import Files, write_fully
+from logstore.segments.files import Files, write_fully, write_synced
 from logstore.segments.filtering import OpenBatch
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
@@ -30,6 +29,7 @@ from logstore.structure import (
     CLEANER_LOCK,
     UNSWAPPED,
     delete_segments,
+    drop_below,
     list_segments,
     purge,
     read_offset,
@@ -122,9 +122,7 @@ class Upkeep:
         with writer.restructure() as state:
             write_offset(self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset)
             state.log_start_offset = offset
-            bases = list_segments(self._files, self._directory)
-            below = [b for b, after in itertools.pairwise(bases) if after <= offset]
-            delete_segments(self._files, self._directory, below)
+            drop_below(self._files, self._directory, offset)
 
     def purge(self, *, at_once: bool = False) -> None:
         """Remove the files that were deleted ``file_delete_delay_ms`` ago (or whenever)."""
@@ -182,14 +180,7 @@ class Upkeep:
         for suffix, data in zip(
             (filenames.OFFSET_INDEX, filenames.TIME_INDEX), indexes, strict=True
         ):
-            path = segment_path(self._directory, base, suffix)
-            file = self._files.open(path, write=True, create=True)
-            try:
-                file.truncate(0)
-                write_fully(file, data, 0)
-                file.sync()
-            finally:
-                file.close()
+            write_synced(self._files, segment_path(self._directory, base, suffix), data)
 
     def _cut_segment(self, writer: LogWriter, state: LogState, target: int, to: int) -> int:
         """Cut the segment ``target``, and return the offset behind what is left of it."""

@@ -270,8 +270,8 @@ class LogWriter:
         """Finish the active segment and begin the next one at ``base_offset``.
 
         The old segment is synced before the new one takes anything, so that a power cut never
-        leaves a hole between them. That is the one sync under the locks; all but the last moments'
-        bytes went to disk in the sync outside them that precedes it.
+        leaves a hole between them. Appenders wait for it: what was appended with ``acks=1`` since
+        the last sync, up to the whole segment, goes to disk under the locks.
         Commit point: the sync of the directory in ``start_segment``. While the files change the
         generation is odd; whoever finds it so, with the lock in hand, derives the state anew.
         """

@@ -281,8 +281,8 @@ _ZSTD_CHUNK_BYTES = 1 << 20
 def _unzstd(data: bytes, max_bytes: int) -> bytes:
     # A frame may claim any content size, and `decompress()` would allocate what it claims; a
     # stream allocates what really comes out. The window is bounded for the same reason: 128 MiB
-    # is the largest that a standard decoder has to accept (RFC 8878). A stream that was cut short
-    # reads as a shorter one here: the batch's CRC and its count of records catch that.
+    # is the reference decoder's own default bound. A stream that was cut short reads as a shorter
+    # one here: the batch's CRC and its count of records catch that.
     reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
         data, read_across_frames=True
     )

@@ -35,6 +35,8 @@ __all__ = [
     "Watch",
     "read_bounded",
     "write_atomically",
+    "write_fully",
+    "write_synced",
 ]
 
 
@@ -448,6 +450,20 @@ def write_fully(file: File, data: bytes, position: int) -> None:
             written += more
 
 
+def write_synced(files: Files, path: str, data: bytes) -> None:
+    """Write a whole file, new or not, and return when its bytes are on stable storage.
+
+    In place: a crash may leave anything between the old content and the new.
+    """
+    file = files.open(path, write=True, create=True)
+    try:
+        file.truncate(0)
+        write_fully(file, data, 0)
+        file.sync()
+    finally:
+        file.close()
+
+
 def write_atomically(files: Files, path: str, data: bytes) -> None:
     """Replace a small file as a whole.
 
@@ -456,12 +472,6 @@ def write_atomically(files: Files, path: str, data: bytes) -> None:
     last.
     """
     temporary = path + ".tmp"
-    file = files.open(temporary, write=True, create=True)
-    try:
-        file.truncate(0)
-        write_fully(file, data, 0)
-        file.sync()
-    finally:
-        file.close()
+    write_synced(files, temporary, data)
     files.rename(temporary, path)
     files.sync_directory(os.path.dirname(path) or ".")
