@@ -111,7 +111,6 @@ def test_four_processes_that_roll_all_the_time_lose_nothing(directory: Path) -> 
     assert len(list(directory.glob("*.log"))) > 30
 
 
-@pytest.mark.slow
 def test_four_processes_append_fifty_thousand_records_each(directory: Path) -> None:
     append_from_four(directory, 50_000, 1 << 20)
 
