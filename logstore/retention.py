@@ -59,7 +59,12 @@ def _expire(
     reasons: dict[int, str],
     rule: Callable[[SegmentInfo], str | None],
 ) -> None:
-    """Add the oldest segments to which ``rule`` gives a reason, one behind the other."""
+    """Add the oldest segments to which ``rule`` gives a reason, one behind the other.
+
+    A segment that compaction left empty has no age of its own, and must not keep what stands behind
+    it for ever: it goes with the next segment that goes. (Kafka looks at the file's age then.)
+    """
+    empty: list[SegmentInfo] = []
     for segment in segments:
         if segment.base_offset in reasons:
             continue
@@ -67,7 +72,13 @@ def _expire(
             return
         reason = rule(segment)
         if reason is None:
-            return
+            if segment.size:
+                return
+            empty.append(segment)
+            continue
+        for one in empty:
+            reasons[one.base_offset] = "it is empty, and a segment behind it goes"
+        empty.clear()
         reasons[segment.base_offset] = reason
 
 
@@ -110,6 +121,8 @@ def _why_kept(segment: SegmentInfo, config: LogConfig, now_ms: int) -> str:
         return "it is the active segment, and empty"
     if not config.deletes:
         return f"cleanup_policy={config.cleanup_policy} deletes nothing by time or size"
+    if not segment.size:
+        return "it is empty, and no segment behind it goes"
     reasons = []
     if config.retention_ms < 0:
         reasons.append("retention_ms=-1 keeps records for ever")
@@ -117,11 +130,13 @@ def _why_kept(segment: SegmentInfo, config: LogConfig, now_ms: int) -> str:
         reasons.append("its records have no timestamps")
     else:
         age = now_ms - segment.max_timestamp
-        reasons.append(
-            f"its newest record is {age} ms old, not more than retention_ms={config.retention_ms}"
-            if age <= config.retention_ms
-            else "an older segment stays"
-        )
+        if age < 0:
+            reasons.append(f"its newest record lies {-age} ms in the future")
+        elif age <= config.retention_ms:
+            bound = f"not more than retention_ms={config.retention_ms}"
+            reasons.append(f"its newest record is {age} ms old, {bound}")
+        else:
+            reasons.append("an older segment stays")
     if config.retention_bytes >= 0:
         reasons.append(
             f"without it less than retention_bytes={config.retention_bytes} would remain"

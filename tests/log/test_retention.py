@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from logstore import LogConfig, OffsetOutOfRangeError, PartitionLog
+from logstore import LogConfig, OffsetOutOfRangeError, PartitionLog, Record
 from logstore.retention import Decision, SegmentInfo, decide
 
 from .support import StillClock, content, damage, records
@@ -64,6 +64,26 @@ def test_records_without_timestamps_do_not_go_by_time() -> None:
     decisions = decided([segment(0, newest=-1), *LOG[1:]], retention_ms=10)
     assert doomed(decisions) == []
     assert "its records have no timestamps" in decisions[0].reason
+
+
+def test_what_compaction_left_empty_keeps_nothing_behind_it_back() -> None:
+    """An empty segment has no newest record, and goes with the first one behind it that goes."""
+    empties = [segment(0, size=0, newest=-1), segment(10, size=0, newest=-1)]
+    behind = [segment(20, newest=1000), segment(30, size=0, newest=-1), segment(40, newest=9000)]
+    decisions = decided(empties + behind, retention_ms=8000, cleanup_policy="compact,delete")
+    assert doomed(decisions) == [0, 10, 20]
+    assert decisions[0].reason == "it is empty, and a segment behind it goes"
+    assert decisions[3].reason == "it is empty, and no segment behind it goes"
+    decisions = decided(empties + behind, retention_ms=9000, cleanup_policy="compact,delete")
+    assert doomed(decisions) == []
+    assert decisions[0].reason == "it is empty, and no segment behind it goes"
+    assert "retention_ms=9000" in decisions[2].reason
+
+
+def test_a_record_of_the_future_is_told_as_such() -> None:
+    decisions = decided([segment(0, newest=NOW + 5), *LOG[1:]], retention_ms=10)
+    assert doomed(decisions) == []
+    assert decisions[0].reason == "its newest record lies 5 ms in the future"
 
 
 def test_records_may_be_kept_for_ever() -> None:
@@ -210,3 +230,23 @@ def test_another_handle_notices_at_once(directory: Path) -> None:
         log.delete_records(4)
         assert content(other) == content(log)
         assert other.log_start_offset == 4
+
+
+def test_a_log_that_is_compacted_and_cut_by_time_loses_what_is_too_old(tmp_path: Path) -> None:
+    """Compaction empties the oldest segments; the ones behind them still go when they are old."""
+    clock = StillClock()
+    config = LogConfig(
+        cleanup_policy="compact,delete",
+        segment_bytes=150,
+        retention_ms=5000,
+        min_cleanable_dirty_ratio=0,
+    )
+    with PartitionLog(tmp_path, config=config, clock=clock) as log:
+        for number in range(6):
+            log.append([Record(key=b"k%d" % (number % 2), value=b"%020d" % number)], acks=1)
+        log.compact()
+        assert [segment.size for segment in log.segment_infos()][:3] == [0, 0, 0]
+        clock.ms += 6000
+        log.append([Record(key=b"k0", value=b"new")], acks=1)
+        assert [decision.delete for decision in log.retain()] == [True] * 6 + [False]
+        assert content(log) == [(6, b"new")]
