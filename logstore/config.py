@@ -177,14 +177,17 @@ class LogConfig:
     def from_overrides(cls, overrides: Mapping[str, Any]) -> LogConfig:
         """The configuration with these keys set and all others at their defaults.
 
-        Kafka's spelling with dots is understood too. Raises InvalidInputError for an unknown key.
+        Kafka's spelling with dots is understood too. Raises InvalidInputError for an unknown key,
+        and for one that is given in both spellings.
         """
         known = cls.keys()
         arguments: dict[str, Any] = {}
         for spelled, value in overrides.items():
-            key = spelled.replace(".", "_")
+            key = spelled.replace(".", "_") if isinstance(spelled, str) else ""
             if key not in known:
                 raise InvalidInputError(f"no configuration key is called {spelled!r}")
+            if key in arguments:
+                raise InvalidInputError(f"{key} is given twice")
             arguments[key] = value
         return cls(**arguments)
 
@@ -214,7 +217,11 @@ class LogConfig:
         return self.segment_ms
 
     def codec_for(self, requested: Codec) -> Codec:
-        """The codec for records that whoever appends wants compressed by ``requested``."""
+        """The codec for records that whoever appends wants compressed by ``requested``.
+
+        Raises InvalidInputError for what is no codec.
+        """
+        requested = Codec.checked(requested)
         if self.compression_type == "producer":
             return requested
         if self.compression_type == "uncompressed":

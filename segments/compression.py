@@ -48,6 +48,17 @@ class Codec(enum.IntEnum):
             known = ", ".join(codec.label for codec in cls)
             raise InvalidInputError(f"no codec is called {name!r}; there are {known}") from None
 
+    @classmethod
+    def checked(cls, codec: object) -> Codec:
+        """``codec``, or the codec of that number; raises InvalidInputError for anything else."""
+        if isinstance(codec, cls):
+            return codec
+        # Whatever fits no codec would reach a batch's attributes as another one, or as a flag.
+        if type(codec) is int and 0 <= codec < len(cls):
+            return cls(codec)
+        known = ", ".join(f"Codec.{one.name}" for one in cls)
+        raise InvalidInputError(f"{codec!r} is no codec: {known} are")
+
     @property
     def label(self) -> str:
         """The codec's name as configuration keys and clients spell it."""
@@ -66,8 +77,10 @@ def compress(codec: Codec, data: bytes, level: int | None = None) -> bytes:
     """``data`` compressed by ``codec``, framed as Kafka frames it.
 
     ``level`` is the codec's own (gzip 1 to 9, lz4 1 to 12, zstd up to 22); None is its default.
-    Raises InvalidInputError for a level out of bounds, or for any level with none and snappy.
+    Raises InvalidInputError for what is no codec, for a level out of bounds, or for any level with
+    none and snappy.
     """
+    codec = Codec.checked(codec)
     level = _checked_level(codec, level)
     if codec is Codec.NONE:
         return data
@@ -86,9 +99,10 @@ def compress(codec: Codec, data: bytes, level: int | None = None) -> bytes:
 def decompress(codec: Codec, data: bytes, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     """What ``compress`` made ``data`` from.
 
-    Raises LimitError when the result would be larger than ``max_bytes``, and FormatError when
-    ``data`` is not a whole stream of this codec.
+    Raises LimitError when the result would be larger than ``max_bytes``, FormatError when ``data``
+    is not a whole stream of this codec, and InvalidInputError for what is no codec.
     """
+    codec = Codec.checked(codec)
     if codec is Codec.NONE:
         return data
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logstore import Codec, InvalidInputError, LogConfig
+from logstore import Codec, InvalidInputError, LogConfig, PartitionLog, Record
 
 
 def test_every_key_has_a_default_within_its_bounds_and_a_description() -> None:
@@ -95,3 +96,27 @@ def test_the_topic_decides_about_compression_unless_it_leaves_it_to_the_producer
     assert LogConfig().codec_for(requested) is requested
     assert LogConfig(compression_type="uncompressed").codec_for(requested) is Codec.NONE
     assert LogConfig(compression_type="lz4").codec_for(requested) is Codec.LZ4
+
+
+@pytest.mark.parametrize("codec", [5, 9, 16, -1, True, None, "zstd"])
+def test_what_is_no_codec_is_refused_before_anything_is_appended(
+    codec: Any, tmp_path: Path
+) -> None:
+    with PartitionLog(tmp_path) as log:
+        with pytest.raises(InvalidInputError, match="is no codec"):
+            log.append([Record(value=b"v" * 50)], codec=codec)
+        assert log.log_end_offset == 0
+        for number in range(5):
+            log.append([Record(value=b"v" * 50)], codec=number)  # type: ignore[arg-type]
+        assert [record.value for record in log.read(0).records()] == [b"v" * 50] * 5
+
+
+@pytest.mark.parametrize("key", [1, None, b"segment_bytes"])
+def test_a_key_that_is_no_text_is_unknown(key: Any) -> None:
+    with pytest.raises(InvalidInputError, match="no configuration key is called"):
+        LogConfig.from_overrides({key: 1})
+
+
+def test_a_key_in_both_spellings_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="retention_ms is given twice"):
+        LogConfig.from_overrides({"retention.ms": 5, "retention_ms": 6})

@@ -340,3 +340,20 @@ def test_the_gzip_trailer_is_checked() -> None:
     stream[-5] ^= 1
     with pytest.raises(FormatError, match="the gzip stream is broken"):
         decompress(Codec.GZIP, bytes(stream))
+
+
+# what is no codec ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [5, 9, 16, -1, True, None, "zstd", 1.0])
+def test_what_is_no_codec_is_refused(number: object) -> None:
+    """A number that the attributes cannot hold would come back as another codec, or as a flag."""
+    for function in (compress, decompress):
+        with pytest.raises(InvalidInputError, match=r"is no codec: Codec\.NONE, "):
+            function(number, b"data")  # type: ignore[operator]
+
+
+@each_codec
+def test_a_codecs_plain_number_stands_for_it(codec: Codec) -> None:
+    assert decompress(codec, compress(int(codec), WORDS)) == WORDS  # type: ignore[arg-type]
+    assert decompress(int(codec), compress(codec, WORDS)) == WORDS  # type: ignore[arg-type]
