@@ -18,7 +18,7 @@ import click
 import logstore
 from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
-from logstore.cli.output import json_line, record_fields, standard_output
+from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.log import PartitionLog
 from logstore.segments.record import Record
@@ -130,7 +130,10 @@ def read(
         except KeyboardInterrupt:
             if not follow:
                 raise
-            standard_output().flush()
+            if _can_be_written():
+                standard_output().flush()
+            else:
+                silence()
 
 
 def _start(ctx: click.Context, offset: str | None, since: str | None) -> Start:
@@ -165,12 +168,23 @@ class _Cursor:
         self.log = log
         self.offset = offset
 
+    def end(self) -> int:
+        """The log's end; where somebody has cut the log below what was read, reading goes on there.
+
+        What is appended after a cut bears offsets that were read before.
+        """
+        end = self.log.log_end_offset
+        if end < self.offset:
+            complain(f"{self.log.directory}: the log was cut; it goes on at offset {end}")
+            self.offset = end
+        return end
+
     def has_more(self) -> bool:
-        return self.log.log_end_offset > self.offset
+        return self.end() > self.offset
 
     def records(self) -> Iterator[tuple[int, Record]]:
         """What the partition holds now, from where the last call ended."""
-        end = self.log.log_end_offset
+        end = self.end()
         while self.offset < end:
             fetch = self.log.read(self.offset)
             if fetch.next_offset == self.offset:
@@ -285,6 +299,9 @@ def _print_what_is_there(
                 size = 0
             if count == limit:
                 break
+    except KeyboardInterrupt:
+        parts.clear()  # whoever reads may have stopped, and would hold up the end
+        raise
     finally:
         # Damage further on does not hide what stands before it.
         write(b"".join(parts))
@@ -295,7 +312,8 @@ def _wait(cursors: list[_Cursor]) -> None:
     """Return when there is more to read; raise BrokenPipeError when nobody reads the output."""
     while True:
         if len(cursors) == 1:
-            if cursors[0].log.wait(cursors[0].offset, timeout=_WAIT_SECONDS):
+            cursor = cursors[0]
+            if cursor.log.wait(cursor.offset, timeout=_WAIT_SECONDS) or cursor.has_more():
                 return
         else:
             deadline = time.monotonic() + _WAIT_SECONDS
@@ -311,10 +329,20 @@ def _nobody_reads() -> bool:
     """Whether the other end of standard output is closed."""
     if os.name == "nt":
         return False
+    return bool(_output_events(0) & (select.POLLERR | select.POLLHUP))  # these are always told
+
+
+def _can_be_written() -> bool:
+    """Whether standard output takes something at once."""
+    return os.name == "nt" or bool(_output_events(select.POLLOUT) & select.POLLOUT)
+
+
+def _output_events(wanted: int) -> int:
+    """Which of the ``wanted`` events, and of errors, there are at standard output now."""
     try:
         descriptor = sys.stdout.fileno()
     except (io.UnsupportedOperation, ValueError):
-        return False
+        return wanted
     poll = select.poll()
-    poll.register(descriptor, 0)  # errors are always reported
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    poll.register(descriptor, wanted)
+    return sum(events for _, events in poll.poll(0))

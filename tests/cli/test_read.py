@@ -333,3 +333,42 @@ def test_a_date_is_its_local_midnight() -> None:
 def test_other_times_are_not(text: str) -> None:
     with pytest.raises(ValueError, match="time"):
         parse_time(text, NOW)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes that can be polled there")
+@pytest.mark.parametrize(("options", "code"), [("", 130), (" --follow", 0)])
+def test_ctrl_c_ends_it_even_if_whoever_reads_has_stopped(
+    options: str, code: int, tmp_path: Path
+) -> None:
+    """A pager that shows its first page takes no more: what is not yet written holds nothing up."""
+    with logstore.open(tmp_path) as opened:
+        log = opened.create_topic("much").partition(0)
+        log.append([Record(value=b"v" * 1000)] * 2000, acks=1)
+    with running(f"read much{options}", store=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        time.sleep(0.3)  # most likely it is waiting by then; it has to end if not, too
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == code
+        assert end_of(process) == (code, b"" if options else b"logstore: interrupted\n")
+
+
+@pytest.mark.parametrize(("topic", "there"), [("ten", 10), ("parts", 7)])
+def test_following_goes_on_from_where_the_log_was_cut(topic: str, there: int, store: Path) -> None:
+    """Records that come later have offsets that were printed already; they are new all the same."""
+    with (
+        logstore.open(store) as opened,
+        running(f"read {topic} --follow", store=store) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(there):
+            process.stdout.readline()
+        log = opened.topic(topic).partition(0)
+        log.truncate(1)
+        complaint = process.stderr.readline().decode()
+        assert complaint == f"logstore: {log.directory}: the log was cut; it goes on at offset 1\n"
+        log.append([Record(value=b"after")])
+        assert process.stdout.readline() == b"after\n"
+        process.send_signal(signal.SIGINT)
+        assert end_of(process) == (0, b"")
