@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ import logstore
 from logstore.cli.options import store_option
 from logstore.cli.output import FAILED, Lines, complain, count_of, json_line, standard_output
 from logstore.cli.tables import Extent, print_changes
-from logstore.compaction import CompactionPlan
+from logstore.compaction import CompactionPlan, CompactionResult
 from logstore.errors import InvalidInputError, LogstoreError
 from logstore.log import PartitionLog
 from logstore.retention import Decision
@@ -59,25 +60,26 @@ class _Partitions:
         self.failed = 0
         """Partitions with which something went wrong."""
 
-    def each(self, action: Callable[[str, Topic, int, PartitionLog], None]) -> None:
-        """Call ``action`` with each partition's name, topic, number and log."""
+    def each(self, action: Callable[[str, Topic, int, PartitionLog], Callable[[], None]]) -> None:
+        """Call ``action`` with each partition's name, topic, number and log, and what it returns,
+        which prints what was done: that this fails is no fault of the partition."""
         for topic in self._topics:
             for number in range(topic.partition_count):
                 name = partition_directory(topic.name, number)
                 try:
-                    action(name, topic, number, topic.partition(number))
-                except BrokenPipeError:
-                    raise
+                    show = action(name, topic, number, topic.partition(number))
                 except (LogstoreError, OSError) as error:
                     self.failed += 1
                     complain(f"{name}: {error_text(error)}")
+                else:
+                    show()
 
 
 def error_text(error: LogstoreError | OSError) -> str:
     """One line that says what went wrong, and with which file."""
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    return getattr(error, "strerror", None) or str(error)
 
 
 # Retention ----------------------------------------------------------------------------------
@@ -102,17 +104,21 @@ def retain(
     changes: list[tuple[str, Extent, Extent]] = []
     lines = None if as_json else Lines()
 
-    def one(name: str, topic: Topic, number: int, log: PartitionLog) -> None:
+    def one(name: str, topic: Topic, number: int, log: PartitionLog) -> Callable[[], None]:
         before = Extent.of(log)
         decisions = log.retain(dry_run=dry_run)
         after = _retained(decisions, before) if dry_run else Extent.of(log)
-        if lines is None:
-            _print_json(topic.name, number, decisions, before, after, dry_run)
-            return
-        for decision in decisions:
-            text = f"{name}: {_decision_text(decision, dry_run)}"
-            lines.line(text, "yellow" if decision.delete else "")
-        changes.append((name, before, after))
+
+        def show() -> None:
+            if lines is None:
+                _print_json(topic.name, number, decisions, before, after, dry_run)
+                return
+            for decision in decisions:
+                text = f"{name}: {_decision_text(decision, dry_run)}"
+                lines.line(text, "yellow" if decision.delete else "")
+            changes.append((name, before, after))
+
+        return show
 
     with _open(store, dry_run) as opened:
         partitions = _Partitions(_chosen(opened, topics))
@@ -198,21 +204,33 @@ def compact(
     changes: list[tuple[str, Extent, Extent]] = []
     lines = None if as_json else Lines()
 
-    def one(name: str, topic: Topic, number: int, log: PartitionLog) -> None:
+    def one(name: str, topic: Topic, number: int, log: PartitionLog) -> Callable[[], None]:
         before = Extent.of(log)
         plan = log.plan_compaction()
-        place = {"topic": topic.name, "partition": number}
         if dry_run:
-            due = plan.due or (force and plan.dirty_bytes > 0)
-            if lines is None:
-                fields = {"type": "compaction-plan", **place, **plan._asdict(), "due": due}
-                standard_output().write(json_line(fields))
-            else:
-                lines.line(f"{name}: {_plan_text(plan, due)}", "yellow" if due else "")
-            return
+            return partial(show_plan, name, topic, number, plan)
         with _progress(name, plan) as report:
             result = log.compact(force=force, report=report)
-        after = Extent.of(log)
+        return partial(show_result, name, topic, number, result, before, Extent.of(log))
+
+    def show_plan(name: str, topic: Topic, number: int, plan: CompactionPlan) -> None:
+        place = {"topic": topic.name, "partition": number}
+        due = plan.due or (force and plan.dirty_bytes > 0)
+        if lines is None:
+            fields = {"type": "compaction-plan", **place, **plan._asdict(), "due": due}
+            standard_output().write(json_line(fields))
+        else:
+            lines.line(f"{name}: {_plan_text(plan, due)}", "yellow" if due else "")
+
+    def show_result(
+        name: str,
+        topic: Topic,
+        number: int,
+        result: CompactionResult,
+        before: Extent,
+        after: Extent,
+    ) -> None:
+        place = {"topic": topic.name, "partition": number}
         if lines is None:
             extents = {"before": before.fields(), "after": after.fields()}
             numbers = {"passes": result.passes, "records_dropped": result.records_dropped}

@@ -7,10 +7,12 @@ import pty
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import logstore
 from logstore import Record
 
-from .program import COMMAND, json_lines, only_line, run
+from .program import COMMAND, end_of, json_lines, only_line, run, running
 
 
 def filled(store: Path, topic: str = "a", **config: object) -> Path:
@@ -193,3 +195,18 @@ def test_on_a_terminal_it_is_asked_first(tmp_path: Path) -> None:
             os.close(slave)
         assert b"delete offsets 31 to 39 of a-0?" in complaint
         assert extent(store)[1] == end
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["retain", "retain --json", "retain --dry-run"])
+def test_output_that_cannot_be_written_is_no_fault_of_a_partition(
+    command: str, tmp_path: Path
+) -> None:
+    store = filled(tmp_path / "s", retention_bytes=3000)
+    with logstore.open(store) as opened:
+        for number in range(100):  # more lines than a buffer holds
+            opened.create_topic(f"{number:0200d}")
+    with open("/dev/full", "wb") as full, running(command, store=store, stdout=full) as process:
+        code, complaint = end_of(process)
+    assert code == 1
+    assert only_line(complaint.decode()) == "logstore: No space left on device"
