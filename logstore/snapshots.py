@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from logstore.backup_files import clone, contents, sync_directory, sync_tree, write_file
 from logstore.errors import InvalidInputError
@@ -50,10 +50,13 @@ def restore(backup: str | os.PathLike[str], destination: str | os.PathLike[str])
     target = os.fspath(destination)
     if os.path.realpath(target).startswith(os.path.join(os.path.realpath(source), "")):
         raise InvalidInputError(f"{target}: a store cannot be restored into its backup")
+    top = os.path.realpath(os.fspath(backup))
+    if top != os.path.realpath(source) and os.path.realpath(target).startswith(f"{top}{os.sep}"):
+        raise InvalidInputError(f"{target}: a directory of backups holds nothing but backups")
     if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise InvalidInputError(f"{target}: a store is restored into an empty directory, or none")
     DiskFiles().make_directory(target)
-    for directory, _, names in os.walk(source):
+    for directory, _, names in os.walk(source, onerror=_fail):
         inside = os.path.relpath(directory, source)
         DiskFiles().make_directory(os.path.normpath(os.path.join(target, inside)))
         for name in names:
@@ -65,6 +68,11 @@ def restore(backup: str | os.PathLike[str], destination: str | os.PathLike[str])
     os.rename(temporary, os.path.join(target, STORE_FILE))
     sync_directory(target)
     return source
+
+
+def _fail(error: OSError) -> NoReturn:
+    """A folder that cannot be read must not be missing from what is restored without a word."""
+    raise error
 
 
 def _snapshot_at(path: str) -> str:

@@ -308,6 +308,36 @@ def test_what_is_no_backup_and_no_empty_place_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "r").exists()
 
 
+def test_a_restore_into_the_directory_of_backups_is_refused(tmp_path: Path) -> None:
+    """It would keep the next backup from being taken."""
+    with a_store(tmp_path / "s") as store:
+        store.backup(tmp_path / "b")
+        with pytest.raises(InvalidInputError, match="holds nothing but backups"):
+            logstore.restore(tmp_path / "b", tmp_path / "b" / "r")
+        store.backup(tmp_path / "b")
+
+
+def test_a_folder_of_a_backup_that_cannot_be_read_fails_the_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        store.backup(tmp_path / "b")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("a-0"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError):
+        logstore.restore(tmp_path / "b", tmp_path / "r")
+    monkeypatch.undo()
+    with pytest.raises(logstore.StoreNotFoundError):
+        logstore.open(tmp_path / "r", create=False)
+
+
 def test_a_restore_that_is_interrupted_leaves_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
