@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from logstore.segments import legacy
 from logstore.segments.checksum import crc32c, crc32c_extend
@@ -31,7 +31,7 @@ from logstore.segments.header import (
     BatchHeader,
     TimestampType,
 )
-from logstore.segments.record import NO_TIMESTAMP, Record, decode_records, encode_records
+from logstore.segments.record import NO_TIMESTAMP, Record, RowT, decode_records, encode_records
 
 __all__ = [
     "HEADER_BYTES",
@@ -77,6 +77,8 @@ _OFFSET = struct.Struct(">q")
 _EPOCH = struct.Struct(">i")
 _MAGIC_POSITION = 16
 _INT64_MAX = (1 << 63) - 1
+_CODEC_BITS = 7
+_LOG_APPEND_BIT = TimestampType.LOG_APPEND << 3
 
 assert _CRC_START + _AFTER_CRC.size == HEADER_BYTES
 
@@ -139,8 +141,23 @@ class Batch:
                 found=f"{self.header.crc:#010x} (stored)",
             )
 
-    def records(self, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> list[Record]:
-        """The records, decompressed and decoded.
+    @overload
+    def records(self, *, max_bytes: int = ...) -> list[Record]: ...
+
+    @overload
+    def records(
+        self, *, max_bytes: int = ..., row_type: type[RowT], ahead: tuple[Any, ...] = ...
+    ) -> list[RowT]: ...
+
+    def records(
+        self,
+        *,
+        max_bytes: int = MAX_DECOMPRESSED_BYTES,
+        row_type: type[Any] = Record,
+        ahead: tuple[Any, ...] = (),
+    ) -> list[Any]:
+        """The records, decompressed and decoded; as other rows, where ``row_type`` and ``ahead``
+        say so (see ``decode_records``).
 
         Raises LimitError when they decompress to more than ``max_bytes``, and FormatError when
         they are not what the header promises. The CRC is not checked.
@@ -148,21 +165,25 @@ class Batch:
         header = self.header
         try:
             if header.magic < 2:
-                return legacy.decode_message(self.raw, max_bytes=max_bytes)
+                messages = legacy.decode_message(self.raw, max_bytes=max_bytes)
+                if row_type is Record and not ahead:
+                    return messages
+                return [tuple.__new__(row_type, (*ahead, *message)) for message in messages]
             body = self.raw[HEADER_BYTES:]
             if not body and not header.record_count:
                 return []  # compaction took the records and left the header, for its producer
+            attributes = header.attributes
             try:
-                codec = header.codec
-                data = decompress(codec, body, max_bytes=max_bytes) if codec else body
+                if attributes & _CODEC_BITS:
+                    body = decompress(header.codec, body, max_bytes=max_bytes)
                 return decode_records(
-                    data,
+                    body,
                     header.record_count,
                     base_offset=header.base_offset,
                     base_timestamp=header.base_timestamp,
-                    append_timestamp=header.max_timestamp
-                    if header.timestamp_type is TimestampType.LOG_APPEND
-                    else None,
+                    append_timestamp=header.max_timestamp if attributes & _LOG_APPEND_BIT else None,
+                    row_type=row_type,
+                    ahead=ahead,
                 )
             except FormatError as error:
                 # A position among decompressed bytes is not one of the file: point at the batch.

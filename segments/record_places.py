@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from logstore.segments import varint
 from logstore.segments.errors import FormatError, TruncatedError
-from logstore.segments.record import inconsistent_record
+from logstore.segments.record_singles import inconsistent_record
 
 __all__ = ["RecordPlace", "locate_records"]
 
