@@ -4,28 +4,31 @@ As Kafka's ``LogCleaner`` does it. A pass
 
 1. reads the keys of the dirty part into a map (key to last offset) until that is full,
 2. copies every segment up to there, without the records that the map has a later one for, into new
-   files, several small segments into one,
+   files, several small segments into one (a segment of which everything stays, and that is not to
+   become a part of a larger one, is left alone),
 3. swaps those in, under the partition's lock (``logstore.structure.swap_in``), and
 4. moves the first dirty offset to where the map ends.
 
 Only closed segments are read, which nobody changes, so producers and readers go on meanwhile.
-Batches of which every record stays are copied as they are.
+Batches of which every record stays are copied as they are; those of the dirty part without being
+opened again, because the map knows where records were superseded (``logstore.key_map``).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from logstore.compaction import CompactionPlan
 from logstore.config import LogConfig
+from logstore.key_map import KeyMap
 from logstore.retention import SegmentInfo
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import Batch
 from logstore.segments.control import ControlType, control_type
-from logstore.segments.files import Files, write_fully, write_synced
-from logstore.segments.filtering import OpenBatch, empty_batch
+from logstore.segments.files import File, Files, write_fully, write_synced
+from logstore.segments.filtering import OpenBatch, batch_keys, empty_batch
+from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.record_places import RecordPlace
 from logstore.segments.scan import Damage, scan
@@ -36,55 +39,10 @@ from logstore.segments.transaction_index import (
 )
 from logstore.structure import segment_path, write_note
 
-__all__ = ["CleanedGroup", "Cleaner", "KeyMap", "Transactions"]
+__all__ = ["CleanedGroup", "Cleaner", "Transactions"]
 
 _WRITE_BYTES = 1 << 20
 _MAX_TRANSACTION_INDEX_BYTES = 64 << 20
-
-
-# Keys -------------------------------------------------------------------------------------------
-
-
-class KeyMap:
-    """For each key the offset of its last record, in bounded memory.
-
-    A long key is stored as a digest of 16 bytes; that two of them agree by chance is less likely
-    than that the machine miscounts.
-    """
-
-    _ENTRY_BYTES = 176
-    """What an entry costs: its part of the table (even just after that has grown), the key as an
-    object and the offset as another. Measured with ``tracemalloc``, rounded up."""
-    _LONGEST_KEY = 32
-
-    def __init__(self, memory_bytes: int) -> None:
-        self.capacity = max(1, memory_bytes // self._ENTRY_BYTES)
-        self._offsets: dict[bytes, int] = {}
-        self.end_offset = -1
-        """The offset behind the last record that was put in; -1 while there is none."""
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def put(self, key: bytes, offset: int) -> bool:
-        """Remember the record of ``key`` at ``offset``; False when there is no room for it."""
-        if len(key) > self._LONGEST_KEY:
-            key = _digest(key)
-        if len(self._offsets) >= self.capacity and key not in self._offsets:
-            return False
-        self._offsets[key] = offset
-        self.end_offset = offset + 1
-        return True
-
-    def has_later(self, key: bytes, offset: int) -> bool:
-        """Whether the key has a record behind ``offset``."""
-        if len(key) > self._LONGEST_KEY:
-            key = _digest(key)
-        return self._offsets.get(key, -1) > offset
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=16).digest()
 
 
 # Transactions -----------------------------------------------------------------------------------
@@ -170,25 +128,32 @@ class Cleaner:
 
     def build_map(self, segments: Sequence[SegmentInfo], plan: CompactionPlan) -> KeyMap:
         """The keys of the dirty part, as far as they fit."""
-        keys = KeyMap(self.config.cleaner_dedupe_buffer_bytes)
+        first_dirty = plan.first_dirty_offset
+        keys = KeyMap(
+            self.config.cleaner_dedupe_buffer_bytes,
+            first_offset=first_dirty,
+            last_offset=plan.end_offset - 1,
+        )
         dirty = [
-            s
-            for s in segments
-            if s.next_offset > plan.first_dirty_offset and s.base_offset < plan.end_offset
+            s for s in segments if s.next_offset > first_dirty and s.base_offset < plan.end_offset
         ]
         transactions = Transactions(self._aborted(dirty))
         for segment in dirty:
             for batch in self._batches(segment):
+                batch.check_crc()
                 header = batch.header
-                if header.last_offset < plan.first_dirty_offset:
-                    transactions.may_discard(batch)
+                discard = transactions.may_discard(batch)
+                if header.last_offset < first_dirty:
                     continue
-                if not transactions.may_discard(batch) and not header.control:
-                    for offset, key in _keys(batch):
-                        if key is None or offset < plan.first_dirty_offset:
-                            continue
-                        if not keys.put(key, offset):
-                            return keys
+                if (
+                    header.magic < 2
+                    or header.transactional
+                    or header.control
+                    or not header.record_count
+                ):
+                    keys.mark(header.base_offset, header.last_offset)
+                if not (discard or header.control or _put_keys(batch, keys, first_dirty)):
+                    return keys
                 keys.end_offset = max(keys.end_offset, header.next_offset)
         # Offsets behind the last batch may be gone already; they are done with all the same.
         keys.end_offset = plan.end_offset
@@ -200,25 +165,34 @@ class Cleaner:
         """Copy what stays of ``group`` into new files, and sync them."""
         base = group[0].base_offset
         cleaned = CleanedGroup(base, [segment.base_offset for segment in group], len(group) > 1)
+        if not cleaned.changed and keys.all_stay(base, group[0].next_offset - 1):
+            self.report(group[0].size)
+            return cleaned
         output = _Output(self.files, self.directory, base, self.config)
         try:
+            if cleaned.changed:
+                output.begin()
             for segment in group:
                 for batch in self._batches(segment):
-                    raw = self._filter(batch, keys, transactions, cleaned)
-                    if raw is not batch.raw:
+                    header = batch.header
+                    # What `build_map` has read is not checked again unless it is opened.
+                    stays = keys.all_stay(header.base_offset, header.last_offset)
+                    if not stays:
+                        batch.check_crc()
+                    raw = batch.raw if stays else self._filter(batch, keys, transactions, cleaned)
+                    if raw is not batch.raw and not cleaned.changed:
                         cleaned.changed = True
+                        output.begin()
                     if raw is not None:
-                        output.add(raw, batch if raw is batch.raw else Batch.parse(raw))
-                    self.report(batch.header.size)
-            output.finish(transactions.kept)
+                        output.add(raw, header if raw is batch.raw else Batch.parse(raw).header)
+                    self.report(header.size)
+            if cleaned.changed:
+                output.finish(transactions.kept)
+                write_note(self.files, self.directory, base, cleaned.replaced)
             transactions.kept = []
         except BaseException:
             output.discard()
             raise
-        if cleaned.changed:
-            write_note(self.files, self.directory, base, cleaned.replaced)
-        else:
-            output.discard()
         return cleaned
 
     def transactions(self, segments: Sequence[SegmentInfo]) -> Transactions:
@@ -239,7 +213,7 @@ class Cleaner:
             kept: list[RecordPlace] = []
         else:
             opened = OpenBatch(batch)
-            kept = [p for p in opened.places if self._stays(p, batch, keys)]
+            kept = self._staying(opened.places, header, keys)
         dropped = header.record_count - len(kept)
         cleaned.records_dropped += dropped
         if not kept:
@@ -250,15 +224,24 @@ class Cleaner:
         horizon = self.now_ms + self.config.delete_retention_ms if needs_horizon else None
         return opened.keep(kept, delete_horizon=horizon)
 
-    def _stays(self, place: RecordPlace, batch: Batch, keys: KeyMap) -> bool:
-        header = batch.header
-        offset = header.base_offset + place.offset_delta
-        if offset >= keys.end_offset:
-            return True
-        if place.key is None or keys.has_later(place.key, offset):
-            return False
+    def _staying(
+        self, places: Sequence[RecordPlace], header: BatchHeader, keys: KeyMap
+    ) -> list[RecordPlace]:
+        base = header.base_offset
+        end = keys.end_offset - base
         horizon = header.delete_horizon
-        return not place.is_tombstone or horizon is None or self.now_ms < horizon
+        keep_tombstones = horizon is None or self.now_ms < horizon
+        last_offsets = keys.last_offsets([place.key for place in places])
+        return [
+            place
+            for place, last in zip(places, last_offsets, strict=True)
+            if place.offset_delta >= end
+            or (
+                (last is None or last <= base + place.offset_delta)
+                and place.key is not None
+                and (keep_tombstones or not place.is_tombstone)
+            )
+        ]
 
     def _filter_control(self, batch: Batch, discard: bool) -> bytes | None:
         """A marker that nothing hangs on any more stays until its delete horizon."""
@@ -287,7 +270,6 @@ class Cleaner:
             for item in scan(file, resync=False):
                 if isinstance(item, Damage):
                     raise item.error(path)
-                item.check_crc()
                 yield item
         finally:
             file.close()
@@ -304,21 +286,36 @@ class Cleaner:
                     file.close()
 
 
-def _keys(batch: Batch) -> Iterator[tuple[int, bytes | None]]:
-    if batch.header.magic < 2:
-        return ((record.offset, record.key) for record in batch.records())
-    base = batch.header.base_offset
-    return ((base + place.offset_delta, place.key) for place in OpenBatch(batch).places)
+def _put_keys(batch: Batch, keys: KeyMap, first_dirty: int) -> bool:
+    """Put the keys of a data batch into the map, from an offset on; False when it is full."""
+    header = batch.header
+    base = header.base_offset
+    record_keys: list[bytes | None]
+    if header.magic < 2:
+        records = batch.records()
+        offsets = [record.offset for record in records]
+        record_keys = [record.key for record in records]
+    else:
+        deltas, record_keys, nulls = batch_keys(batch)
+        offsets = [base + delta for delta in deltas]
+        if nulls:  # the keyless go, and tombstones are given their delete horizon
+            keys.mark(base, header.last_offset)
+    if base < first_dirty:
+        dirty = [index for index, offset in enumerate(offsets) if offset >= first_dirty]
+        offsets = [offsets[index] for index in dirty]
+        record_keys = [record_keys[index] for index in dirty]
+    return keys.put_all(record_keys, offsets)
 
 
 def _filter_message(batch: Batch, keys: KeyMap, cleaned: CleanedGroup) -> bytes | None:
     """Messages of the old formats are never written, so a wrapper stays or goes as a whole."""
     records = batch.records()
-    for record in records:
+    last_offsets = keys.last_offsets([record.key for record in records])
+    for record, last in zip(records, last_offsets, strict=True):
         if record.offset >= keys.end_offset or (
             record.key is not None
             and record.value is not None
-            and not keys.has_later(record.key, record.offset)
+            and (last is None or last <= record.offset)
         ):
             return batch.raw
     cleaned.records_dropped += len(records)
@@ -326,7 +323,11 @@ def _filter_message(batch: Batch, keys: KeyMap, cleaned: CleanedGroup) -> bytes 
 
 
 class _Output:
-    """The files of a cleaned segment."""
+    """The files of a cleaned segment.
+
+    Up to :meth:`begin` nothing is written: as long as every batch stays where it is, the files
+    that are there will do.
+    """
 
     def __init__(self, files: Files, directory: str, base: int, config: LogConfig) -> None:
         self._files = files
@@ -341,15 +342,26 @@ class _Output:
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._position = 0
-        self._log = files.open(self._path(filenames.LOG), write=True, create=True)
-        self._log.truncate(0)
+        self._log: File | None = None
 
     def _path(self, suffix: str) -> str:
         return segment_path(self._directory, self._base, suffix) + filenames.CLEANED
 
-    def add(self, raw: bytes, batch: Batch) -> None:
+    def begin(self) -> None:
+        """Make the files, and copy what has been added so far from the segment's own."""
+        self._log = self._files.open(self._path(filenames.LOG), write=True, create=True)
+        self._log.truncate(0)
+        if self._position:
+            source = self._files.open(segment_path(self._directory, self._base, filenames.LOG))
+            try:
+                for start in range(0, self._position, _WRITE_BYTES):
+                    size = min(_WRITE_BYTES, self._position - start)
+                    write_fully(self._log, source.read_at(size, start), start)
+            finally:
+                source.close()
+
+    def add(self, raw: bytes, header: BatchHeader) -> None:
         """Write a batch behind the others."""
-        header = batch.header
         offset_entry, time_entry = self._progress.add(
             self._position + self._buffered,
             header.size,
@@ -362,6 +374,9 @@ class _Output:
                 offset_index.encode_entry(self._base, offset_entry)
             )
         self._add_time(time_entry)
+        if self._log is None:
+            self._position += len(raw)
+            return
         self._buffer.append(raw)
         self._buffered += len(raw)
         if self._buffered >= _WRITE_BYTES:
@@ -372,6 +387,7 @@ class _Output:
             self._indexes[filenames.TIME_INDEX].append(time_index.encode_entry(self._base, entry))
 
     def _flush(self) -> None:
+        assert self._log is not None
         write_fully(self._log, b"".join(self._buffer), self._position)
         self._position += self._buffered
         self._buffer.clear()
@@ -380,6 +396,7 @@ class _Output:
     def finish(self, aborted: Sequence[AbortedTransaction]) -> None:
         """Write what is left and the indexes, and sync everything, names included."""
         self._flush()
+        assert self._log is not None
         self._log.sync()
         self._log.close()
         self._add_time(self._progress.final_time_entry())
@@ -391,6 +408,8 @@ class _Output:
 
     def discard(self) -> None:
         """Remove the files again."""
+        if self._log is None:
+            return
         self._log.close()
         for suffix in (filenames.LOG, *self._indexes):
             if self._files.exists(self._path(suffix)):

@@ -15,9 +15,9 @@ from logstore.segments.batch import HEADER_BYTES, Batch, seal_batch
 from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
 from logstore.segments.errors import FormatError
 from logstore.segments.header import BatchHeader, TimestampType
-from logstore.segments.record_places import RecordPlace, locate_records
+from logstore.segments.record_places import RecordPlace, locate_keys, locate_records
 
-__all__ = ["OpenBatch", "empty_batch"]
+__all__ = ["OpenBatch", "batch_keys", "empty_batch"]
 
 _DELETE_HORIZON = 0x40
 _CODEC = 0x07
@@ -28,15 +28,11 @@ class OpenBatch:
 
     def __init__(self, batch: Batch, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> None:
         """Raises FormatError for a batch whose records are not what its header promises."""
-        header = batch.header
         try:
-            body = batch.raw[HEADER_BYTES:]
-            codec = header.codec
-            empty = not body and not header.record_count
-            self._data = (
-                decompress(codec, body, max_bytes=max_bytes) if codec and not empty else body
+            self._data = _record_bytes(batch, max_bytes)
+            self.places: Sequence[RecordPlace] = locate_records(
+                self._data, batch.header.record_count
             )
-            self.places: Sequence[RecordPlace] = locate_records(self._data, header.record_count)
         except FormatError as error:
             error.position = None
             raise error.at(batch.path, batch.position) from None
@@ -61,7 +57,7 @@ class OpenBatch:
             max_timestamp = header.max_timestamp
         else:
             # The base may be a delete horizon, not a record's time; the deltas are right anyway.
-            max_timestamp = base_timestamp + max(place.timestamp_delta for place in places)
+            max_timestamp = base_timestamp + max([place.timestamp_delta for place in places])
         if delete_horizon is None:
             data = b"".join([self._data[place.start : place.end] for place in places])
         else:
@@ -102,6 +98,29 @@ class OpenBatch:
             )
             parts += (varint.encode(len(record)), record)
         return b"".join(parts)
+
+
+def batch_keys(
+    batch: Batch, *, max_bytes: int = MAX_DECOMPRESSED_BYTES
+) -> tuple[list[int], list[bytes | None], bool]:
+    """Offset deltas and keys of the records of a batch of format 2, and whether any of them has a
+    null key or a null value. Raises FormatError as :class:`OpenBatch` does."""
+    try:
+        if not batch.header.codec:
+            return locate_keys(batch.raw, batch.header.record_count, HEADER_BYTES)
+        return locate_keys(_record_bytes(batch, max_bytes), batch.header.record_count)
+    except FormatError as error:
+        error.position = None
+        raise error.at(batch.path, batch.position) from None
+
+
+def _record_bytes(batch: Batch, max_bytes: int) -> bytes:
+    header = batch.header
+    body = batch.raw[HEADER_BYTES:]
+    codec = header.codec
+    if not codec or (not body and not header.record_count):
+        return body
+    return decompress(codec, body, max_bytes=max_bytes)
 
 
 def empty_batch(header: BatchHeader) -> bytes:

@@ -17,7 +17,6 @@ from logstore import (
     PartitionLog,
     Record,
 )
-from logstore.cleaner import KeyMap
 from logstore.compaction import group_segments, plan_compaction
 from logstore.retention import SegmentInfo
 from logstore.segments.batch import Batch, encode_batch, iter_batches
@@ -100,6 +99,43 @@ def test_batches_that_stay_whole_keep_every_byte(directory: Path, clock: StillCl
         after = [batch.raw for batch in compacted(log)]
         changed = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
         assert changed == [1]  # the one of gzip
+
+
+def test_segments_of_which_everything_stays_are_left_alone(
+    directory: Path, clock: StillClock
+) -> None:
+    with opened(directory, clock, segment_bytes=400) as log:
+        for number in range(30):
+            # Of the segments' records only the ones of "again" are superseded.
+            again = number in (7, 8, 25)
+            log.append([record(number, "again" if again else f"key {number}", "v" * 50)])
+        closed = [directory / f"{base:020d}.log" for base in log.segments[:-1]]
+        before = {path: (path.stat().st_ino, path.read_bytes()) for path in closed}
+        expected = [r for r in keyed(log) if r[1] != "again" or r[0] == 25]
+        log.compact(force=True)
+        assert keyed(log) == expected
+        assert damage(directory) == []
+        for path, (inode, data) in before.items():
+            superseded = data.count(b"again") - (b"v" * 50 in data and 25 in offsets_in(data))
+            assert (path.stat().st_ino == inode) == (superseded == 0)
+
+
+def offsets_in(data: bytes) -> list[int]:
+    return [r.offset for batch in iter_batches(data) for r in batch.records()]
+
+
+def test_what_stands_in_front_of_the_first_change_is_kept_with_its_index(
+    directory: Path, clock: StillClock
+) -> None:
+    with opened(directory, clock, index_interval_bytes=100) as log:
+        for number in range(30):
+            log.append([record(number, "k" if number > 20 else f"key {number}", "v" * 50)])
+        before = [batch.raw for batch in batches(log)]
+        index = (directory / f"{0:020d}.index").read_bytes()
+        after = [batch.raw for batch in compacted(log)]
+        assert after == before[:21] + before[29:]
+        kept = (directory / f"{0:020d}.index").read_bytes()
+        assert kept[:80] == index[:80]
 
 
 def test_what_is_left_of_batches_is_what_kafkas_cleaner_leaves(
@@ -385,19 +421,6 @@ def test_more_keys_than_fit_take_several_passes_and_come_to_the_same(
             assert damage(directory) == []
     assert results[0] == results[1]
     assert len(results[0]) == 17
-
-
-def test_the_map_of_keys_is_bounded_and_knows_long_keys() -> None:
-    keys = KeyMap(1024)
-    assert keys.capacity == 1024 // 176
-    for number in range(keys.capacity):
-        assert keys.put(b"k" * 100 + b"%d" % number, number)
-    assert not keys.put(b"one more", 99)
-    assert keys.put(b"k" * 100 + b"0", 100)
-    assert keys.end_offset == 101
-    assert keys.has_later(b"k" * 100 + b"0", 99)
-    assert not keys.has_later(b"k" * 100 + b"0", 100)
-    assert len(keys) == keys.capacity
 
 
 # when it is due -------------------------------------------------------------------------------

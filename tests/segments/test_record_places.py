@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from logstore.segments.errors import FormatError
 from logstore.segments.record import Record, decode_records, encode_records
-from logstore.segments.record_places import locate_records
+from logstore.segments.record_places import RecordPlace, locate_keys, locate_records
 
 RECORDS = st.lists(
     st.builds(
@@ -39,6 +40,16 @@ def test_places_tell_what_decoding_tells(records: list[Record]) -> None:
     ]
     assert [base_timestamp + p.timestamp_delta for p in places] == [r.timestamp for r in decoded]
     assert b"".join(data[p.start : p.end] for p in places) == data
+    assert locate_keys(data, len(records)) == keys_of(places)
+
+
+def keys_of(places: list[RecordPlace]) -> tuple[list[int], list[bytes | None], bool]:
+    """What ``locate_keys`` says of the records at ``places``."""
+    return (
+        [p.offset_delta for p in places],
+        [p.key for p in places],
+        any(p.key is None or p.is_tombstone for p in places),
+    )
 
 
 @given(RECORDS, st.randoms(use_true_random=False))
@@ -50,6 +61,13 @@ def test_damaged_records_are_refused_or_seen_as_decoding_sees_them(
     damaged = bytearray(data)
     for _ in range(rng.randint(1, 3)):
         damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+    try:
+        expected = keys_of(locate_records(bytes(damaged), len(records)))
+    except FormatError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            locate_keys(bytes(damaged), len(records))
+    else:
+        assert locate_keys(bytes(damaged), len(records)) == expected
     try:
         decoded = decode_records(bytes(damaged), len(records), base_timestamp=base_timestamp)
     except FormatError:
@@ -66,3 +84,5 @@ def test_a_wrong_count_is_refused(count: int) -> None:
     data, _, _ = encode_records([Record(timestamp=1, key=b"k", value=b"v")])
     with pytest.raises(FormatError):
         locate_records(data, count)
+    with pytest.raises(FormatError):
+        locate_keys(data, count)
