@@ -63,6 +63,10 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/codec.py $(ARGS)
 	@echo "==> appending (bench/append.py)"
 	@$(STDIN) "$(PY)" bench/append.py $(ARGS)
+	@echo "==> compaction (bench/compaction.py)"
+	@$(STDIN) "$(PY)" bench/compaction.py $(ARGS)
+	@echo "==> opening and recovery (bench/recovery.py)"
+	@$(STDIN) "$(PY)" bench/recovery.py $(ARGS)
 
 $(VENV)/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \

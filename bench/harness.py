@@ -29,7 +29,18 @@ from typing import Any
 from logstore.segments.checksum import IMPLEMENTATION
 from logstore.segments.record import Record
 
-__all__ = ["Options", "Row", "Table", "report", "scratch_directory", "steady", "workload"]
+__all__ = [
+    "Figure",
+    "Options",
+    "Row",
+    "Session",
+    "Table",
+    "Work",
+    "report",
+    "scratch_directory",
+    "steady",
+    "workload",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +49,7 @@ RECORD_BYTES = 200
 """Bytes of a record's key, value and headers together."""
 
 Work = Callable[[], object]
-"""Does the whole of what is timed."""
+"""Does the whole of what is timed; or returns a Figure, and is not timed."""
 
 Session = Callable[[], AbstractContextManager[Work]]
 """Prepares a round, gives what is to be timed, and clears up; only the middle part counts."""
@@ -52,10 +63,16 @@ class Options:
     scale: float
     """Multiplies the amount of work of a round."""
     only: str
+    arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
+    """All of it, what a benchmark has added included."""
 
     def count(self, records: int) -> int:
         """So many records, scaled, and rounded to whole batches."""
         return max(BATCH_RECORDS, int(records * self.scale) // BATCH_RECORDS * BATCH_RECORDS)
+
+
+class Figure(float):
+    """What a program has measured itself, in the unit of its table."""
 
 
 @dataclass
@@ -69,20 +86,16 @@ class Row:
     letter: str = ""
     """The letter of a limit, which heads the column of the ratios to it; none for our own rows."""
     goal: float | None = None
-    """Items a second, or where ``goal_of`` names a limit, the part of it, that is the goal."""
+    """Items a second, or where ``goal_of`` names a limit, the part of it, that is the goal; in a
+    table of costs, what it may cost at most."""
     goal_of: str = ""
     rates: list[float] = field(default_factory=list)
-    """Items a second of every round."""
+    """Items a second of every round; in a table of costs, what each round cost."""
 
     @property
     def rate(self) -> float:
         """The median."""
         return statistics.median(self.rates)
-
-    @property
-    def best(self) -> float:
-        """The best round: on a busy machine the one that was disturbed least."""
-        return max(self.rates)
 
 
 @dataclass
@@ -92,6 +105,13 @@ class Table:
     title: str
     rows: list[Row]
     unit: str = "records/s"
+    cost: bool = False
+    """Whether less is better: the figures are milliseconds of a round, or what the rows measure
+    themselves, and not items a second."""
+
+    def best(self, row: Row) -> float:
+        """The best round: on a busy machine the one that was disturbed least."""
+        return min(row.rates) if self.cost else max(row.rates)
 
     def run(self, rounds: int) -> None:
         """Time every row once in each round, in turn."""
@@ -99,7 +119,11 @@ class Table:
             _time(row)
         for _ in range(rounds):
             for row in self.rows:
-                row.rates.append(row.count / _time(row))
+                figure = _time(row)
+                if isinstance(figure, Figure):
+                    row.rates.append(figure)
+                else:
+                    row.rates.append(figure * 1000 if self.cost else row.count / figure)
 
     def ratios(self, row: Row) -> dict[str, float]:
         """The row's rate as a part of each limit's: the median over rounds, for in one round both
@@ -119,14 +143,17 @@ class Table:
         yield f"{self.title:<58}{self.unit:>12}{'best':>12}{columns}  goal"
         for row in self.rows:
             ratios = self.ratios(row)
+            digits = ".2f" if self.cost else ".0f"
             cells = "" if row.letter else "".join(f"{ratios[letter]:>8.2f}" for letter in letters)
-            line = f"{row.letter:>3} {row.name:<54}{row.rate:>12,.0f}{row.best:>12,.0f}{cells}"
+            figures = f"{row.rate:>12,{digits}}{self.best(row):>12,{digits}}"
+            line = f"{row.letter:>3} {row.name:<54}{figures}{cells}"
             yield f"{line}  {self._goal(row, ratios)}".rstrip()
 
-    @staticmethod
-    def _goal(row: Row, ratios: dict[str, float]) -> str:
+    def _goal(self, row: Row, ratios: dict[str, float]) -> str:
         if row.goal is None:
             return ""
+        if self.cost:
+            return f"at most {row.goal:,g} (got {row.rate / row.goal:.2f} of it)"
         if row.goal_of:
             return f"{row.goal:.2f} of {row.goal_of} (got {ratios[row.goal_of]:.2f})"
         return f"{row.goal:,.0f} (got {row.rate / row.goal:.2f} of it)"
@@ -140,8 +167,8 @@ class Table:
                 {
                     "name": row.name,
                     "letter": row.letter or None,
-                    "median": round(row.rate, 1),
-                    "rounds": [round(rate, 1) for rate in row.rates],
+                    "median": round(row.rate, 3),
+                    "rounds": [round(rate, 3) for rate in row.rates],
                     "ratios": {k: round(v, 4) for k, v in self.ratios(row).items()},
                     "goal": row.goal,
                     "goal_of": row.goal_of or None,
@@ -159,8 +186,8 @@ def _time(row: Row) -> float:
         gc.freeze()
         try:
             start = time.perf_counter()
-            work()
-            return time.perf_counter() - start
+            result = work()
+            return result if isinstance(result, Figure) else time.perf_counter() - start
         finally:
             gc.unfreeze()
 
@@ -170,18 +197,24 @@ def steady(work: Work) -> Session:
     return lambda: contextlib.nullcontext(work)
 
 
-def report(description: str, make_tables: Callable[[Options], Iterable[Table]]) -> None:
+def report(
+    description: str,
+    make_tables: Callable[[Options], Iterable[Table]],
+    add_arguments: Callable[[argparse.ArgumentParser], object] = lambda _: None,
+) -> None:
     """Read the command line, run every table that it asks for, and print them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, three rounds")
     parser.add_argument("--rounds", type=int, help="rounds to take the median of (default: 9)")
     parser.add_argument("--only", default="", help="only tables whose title contains this")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_arguments(parser)
     arguments = parser.parse_args()
     options = Options(
         rounds=arguments.rounds or (3 if arguments.quick else 9),
         scale=0.1 if arguments.quick else 1,
         only=arguments.only,
+        arguments=arguments,
     )
     about = _about(options)
     if not arguments.json:
