@@ -67,6 +67,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/compaction.py $(ARGS)
 	@echo "==> opening and recovery (bench/recovery.py)"
 	@$(STDIN) "$(PY)" bench/recovery.py $(ARGS)
+	@echo "==> several processes (bench/processes.py)"
+	@$(STDIN) "$(PY)" bench/processes.py $(ARGS)
 
 $(VENV)/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \

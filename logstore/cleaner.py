@@ -21,16 +21,17 @@ from dataclasses import dataclass, field
 
 from logstore.compaction import CompactionPlan
 from logstore.config import LogConfig
+from logstore.errors import FormatError
 from logstore.key_map import KeyMap
 from logstore.retention import SegmentInfo
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import Batch
 from logstore.segments.control import ControlType, control_type
 from logstore.segments.files import File, Files, write_fully, write_synced
-from logstore.segments.filtering import OpenBatch, batch_keys, empty_batch
+from logstore.segments.filtering import OpenBatch, empty_batch
 from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
-from logstore.segments.record_places import RecordPlace
+from logstore.segments.record_places import RecordPlaces
 from logstore.segments.scan import Damage, scan
 from logstore.segments.transaction_index import (
     AbortedTransaction,
@@ -151,7 +152,7 @@ class Cleaner:
                     or header.control
                     or not header.record_count
                 ):
-                    keys.mark(header.base_offset, header.last_offset)
+                    keys.mark(header.base_offset, min(header.last_offset, keys.last_offset))
                 if not (discard or header.control or _put_keys(batch, keys, first_dirty)):
                     return keys
                 keys.end_offset = max(keys.end_offset, header.next_offset)
@@ -210,7 +211,7 @@ class Cleaner:
         if header.magic < 2:
             return _filter_message(batch, keys, cleaned)
         if discard:
-            kept: list[RecordPlace] = []
+            kept: list[int] = []
         else:
             opened = OpenBatch(batch)
             kept = self._staying(opened.places, header, keys)
@@ -218,30 +219,39 @@ class Cleaner:
         cleaned.records_dropped += dropped
         if not kept:
             return self._nothing_left(batch)
-        needs_horizon = header.delete_horizon is None and any(p.is_tombstone for p in kept)
+        tombstones = set(opened.places.tombstones)
+        needs_horizon = header.delete_horizon is None and not tombstones.isdisjoint(kept)
         if not dropped and not needs_horizon:
             return batch.raw
         horizon = self.now_ms + self.config.delete_retention_ms if needs_horizon else None
         return opened.keep(kept, delete_horizon=horizon)
 
-    def _staying(
-        self, places: Sequence[RecordPlace], header: BatchHeader, keys: KeyMap
-    ) -> list[RecordPlace]:
+    def _staying(self, places: RecordPlaces, header: BatchHeader, keys: KeyMap) -> list[int]:
+        """The indexes of the records that stay."""
         base = header.base_offset
-        end = keys.end_offset - base
-        horizon = header.delete_horizon
-        keep_tombstones = horizon is None or self.now_ms < horizon
-        last_offsets = keys.last_offsets([place.key for place in places])
-        return [
-            place
-            for place, last in zip(places, last_offsets, strict=True)
-            if place.offset_delta >= end
-            or (
-                (last is None or last <= base + place.offset_delta)
-                and place.key is not None
-                and (keep_tombstones or not place.is_tombstone)
+        superseded = keys.superseded(base, header.last_offset)
+        if superseded is not None:
+            return [i for i, delta in enumerate(places.offset_deltas) if not superseded[delta]]
+        last_offsets = keys.last_offsets(places.keys)
+        kept = [
+            index
+            for index, (last, delta) in enumerate(
+                zip(last_offsets, places.offset_deltas, strict=True)
             )
+            if last is None or last <= base + delta
         ]
+        gone = {index for index, key in enumerate(places.keys) if key is None}
+        horizon = header.delete_horizon
+        if horizon is not None and self.now_ms >= horizon:
+            gone.update(places.tombstones)
+        if gone:
+            kept = [index for index in kept if index not in gone]
+        if header.last_offset < keys.end_offset:
+            return kept
+        behind = keys.end_offset - base
+        return sorted(
+            {*kept, *(i for i, delta in enumerate(places.offset_deltas) if delta >= behind)}
+        )
 
     def _filter_control(self, batch: Batch, discard: bool) -> bytes | None:
         """A marker that nothing hangs on any more stays until its delete horizon."""
@@ -251,7 +261,7 @@ class Cleaner:
         if horizon is None:
             opened = OpenBatch(batch)
             until = self.now_ms + self.config.delete_retention_ms
-            return opened.keep(opened.places, delete_horizon=until)
+            return opened.keep(range(batch.header.record_count), delete_horizon=until)
         return batch.raw if self.now_ms < horizon else self._nothing_left(batch)
 
     def _nothing_left(self, batch: Batch) -> bytes | None:
@@ -296,10 +306,20 @@ def _put_keys(batch: Batch, keys: KeyMap, first_dirty: int) -> bool:
         offsets = [record.offset for record in records]
         record_keys = [record.key for record in records]
     else:
-        deltas, record_keys, nulls = batch_keys(batch)
-        offsets = [base + delta for delta in deltas]
-        if nulls:  # the keyless go, and tombstones are given their delete horizon
+        places = OpenBatch(batch).places
+        record_keys = places.keys
+        offsets = [base + delta for delta in places.offset_deltas]
+        if places.tombstones or None in record_keys:
+            # The keyless go, and tombstones are given their delete horizon.
             keys.mark(base, header.last_offset)
+    if max(offsets, default=base) > min(header.last_offset, keys.last_offset):
+        raise FormatError(
+            "a record's offset lies behind the end of its batch or segment",
+            path=batch.path,
+            position=batch.position,
+            expected=f"at most {min(header.last_offset, keys.last_offset)}",
+            found=max(offsets),
+        )
     if base < first_dirty:
         dirty = [index for index, offset in enumerate(offsets) if offset >= first_dirty]
         offsets = [offsets[index] for index in dirty]

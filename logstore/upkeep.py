@@ -348,5 +348,6 @@ def _beginning(batch: Batch, to: int) -> bytes:
         )
     batch.check_crc()
     opened = OpenBatch(batch)
-    kept = [p for p in opened.places if batch.header.base_offset + p.offset_delta < to]
+    deltas = opened.places.offset_deltas
+    kept = [index for index, d in enumerate(deltas) if batch.header.base_offset + d < to]
     return opened.keep(kept, last_offset=to - 1) if kept else b""

@@ -15,9 +15,9 @@ from logstore.segments.batch import HEADER_BYTES, Batch, seal_batch
 from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
 from logstore.segments.errors import FormatError
 from logstore.segments.header import BatchHeader, TimestampType
-from logstore.segments.record_places import RecordPlace, locate_keys, locate_records
+from logstore.segments.record_places import locate_records
 
-__all__ = ["OpenBatch", "batch_keys", "empty_batch"]
+__all__ = ["OpenBatch", "empty_batch"]
 
 _DELETE_HORIZON = 0x40
 _CODEC = 0x07
@@ -28,11 +28,14 @@ class OpenBatch:
 
     def __init__(self, batch: Batch, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> None:
         """Raises FormatError for a batch whose records are not what its header promises."""
+        header = batch.header
+        self._data = batch.raw
+        start = HEADER_BYTES
         try:
-            self._data = _record_bytes(batch, max_bytes)
-            self.places: Sequence[RecordPlace] = locate_records(
-                self._data, batch.header.record_count
-            )
+            if header.codec and (header.record_count or header.size > HEADER_BYTES):
+                self._data = decompress(header.codec, batch.raw[start:], max_bytes=max_bytes)
+                start = 0
+            self.places = locate_records(self._data, header.record_count, start)
         except FormatError as error:
             error.position = None
             raise error.at(batch.path, batch.position) from None
@@ -40,12 +43,12 @@ class OpenBatch:
 
     def keep(
         self,
-        places: Sequence[RecordPlace],
+        kept: Sequence[int],
         *,
         delete_horizon: int | None = None,
         last_offset: int | None = None,
     ) -> bytes:
-        """The batch with nothing but the records at ``places``, which are some of its own.
+        """The batch with nothing but the records of the indexes ``kept``, at least one.
 
         ``delete_horizon`` marks it as one whose tombstones may go at that time (milliseconds);
         ``last_offset`` makes it end earlier than it did (truncation).
@@ -56,18 +59,20 @@ class OpenBatch:
         if header.timestamp_type is TimestampType.LOG_APPEND:
             max_timestamp = header.max_timestamp
         else:
+            deltas = self.places.timestamp_deltas
             # The base may be a delete horizon, not a record's time; the deltas are right anyway.
-            max_timestamp = base_timestamp + max([place.timestamp_delta for place in places])
+            max_timestamp = base_timestamp + max([deltas[index] for index in kept])
         if delete_horizon is None:
-            data = b"".join([self._data[place.start : place.end] for place in places])
+            whole, bounds = self._data, self.places.bounds
+            data = b"".join([whole[bounds[index] : bounds[index + 1]] for index in kept])
         else:
-            data = self._rebased(places, delete_horizon)
+            data = self._rebased(kept, delete_horizon)
             base_timestamp = delete_horizon
             attributes |= _DELETE_HORIZON
         codec = Codec(attributes & _CODEC)
         sealed = seal_batch(
             compress(codec, data) if codec else data,
-            record_count=len(places),
+            record_count=len(kept),
             base_timestamp=base_timestamp,
             max_timestamp=max_timestamp,
             attributes=attributes,
@@ -80,47 +85,27 @@ class OpenBatch:
         )
         return sealed.at(header.base_offset, header.leader_epoch)
 
-    def _rebased(self, places: Sequence[RecordPlace], base_timestamp: int) -> bytes:
-        """The records at ``places`` with their timestamps counted from another base.
+    def _rebased(self, kept: Sequence[int], base_timestamp: int) -> bytes:
+        """The records ``kept`` with their timestamps counted from another base.
 
         With a delete horizon the header's base timestamp is the horizon, and every record's delta
         is counted from it (KIP-534).
         """
         shift = self.batch.header.base_timestamp - base_timestamp
+        data, bounds = self._data, self.places.bounds
         parts: list[bytes] = []
-        for place in places:
+        for index in kept:
+            _, position = varint.decode(data, bounds[index])  # the record's length
+            delta, position = varint.decode(data, position + 1)  # behind its attributes
             record = b"".join(
                 (
                     b"\0",  # attributes
-                    varint.encode(place.timestamp_delta + shift),
-                    self._data[place.behind_timestamp : place.end],
+                    varint.encode(delta + shift),
+                    data[position : bounds[index + 1]],
                 )
             )
             parts += (varint.encode(len(record)), record)
         return b"".join(parts)
-
-
-def batch_keys(
-    batch: Batch, *, max_bytes: int = MAX_DECOMPRESSED_BYTES
-) -> tuple[list[int], list[bytes | None], bool]:
-    """Offset deltas and keys of the records of a batch of format 2, and whether any of them has a
-    null key or a null value. Raises FormatError as :class:`OpenBatch` does."""
-    try:
-        if not batch.header.codec:
-            return locate_keys(batch.raw, batch.header.record_count, HEADER_BYTES)
-        return locate_keys(_record_bytes(batch, max_bytes), batch.header.record_count)
-    except FormatError as error:
-        error.position = None
-        raise error.at(batch.path, batch.position) from None
-
-
-def _record_bytes(batch: Batch, max_bytes: int) -> bytes:
-    header = batch.header
-    body = batch.raw[HEADER_BYTES:]
-    codec = header.codec
-    if not codec or (not body and not header.record_count):
-        return body
-    return decompress(codec, body, max_bytes=max_bytes)
 
 
 def empty_batch(header: BatchHeader) -> bytes:

@@ -6,40 +6,42 @@ neither values nor headers, and half of the time that decoding takes.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 from logstore.segments import varint
 from logstore.segments.errors import FormatError, TruncatedError
 from logstore.segments.record_singles import inconsistent_record
 
-__all__ = ["RecordPlace", "locate_keys", "locate_records"]
+__all__ = ["RecordPlaces", "locate_records"]
 
 
-class RecordPlace(NamedTuple):
-    """Where a record lies among the bytes of a batch, and as much of it as compaction asks for."""
+class RecordPlaces(NamedTuple):
+    """Where the records of a batch lie among its bytes, and as much of them as compaction asks
+    for: a column for each thing, for a tuple for each record takes longer to make than to fill."""
 
-    start: int
-    end: int
-    behind_timestamp: int
-    """The position of its offset delta, which follows the timestamp delta."""
-    offset_delta: int
-    timestamp_delta: int
-    key: bytes | None
-    is_tombstone: bool
-    """Whether its value is null."""
-
-
-_new_place = partial(tuple.__new__, RecordPlace)
+    bounds: list[int]
+    """Where each record begins, and behind them where the last one ends."""
+    offset_deltas: list[int]
+    timestamp_deltas: list[int]
+    keys: list[bytes | None]
+    tombstones: list[int]
+    """The indexes of the records whose value is null."""
 
 
-def locate_records(data: bytes, count: int) -> list[RecordPlace]:
-    """The places of the ``count`` records whose bytes fill ``data``; values and headers stay
-    closed. Raises FormatError unless the records fill ``data``."""
-    rows: list[tuple[int, int, int, int, int, bytes | None, bool]] = []
-    append = rows.append
+def locate_records(data: bytes, count: int, start: int = 0) -> RecordPlaces:
+    """The places of the ``count`` records that fill ``data`` from the position ``start`` on; values
+    and headers stay closed. Raises FormatError unless the records fill it."""
+    bounds = [start]
+    offsets: list[int] = []
+    timestamps: list[int] = []
+    keys: list[bytes | None] = []
+    tombstones: list[int] = []
+    add_bound = bounds.append
+    add_offset = offsets.append
+    add_timestamp = timestamps.append
+    add_key = keys.append
     long = varint.decode
-    end = start = 0
+    end = start
     try:
         # Varints of one byte and of two are decoded in place; a record of 200 bytes has both. A
         # number is negative where the lowest bit is set.
@@ -65,74 +67,6 @@ def locate_records(data: bytes, count: int) -> list[RecordPlace]:
                 position += 2
             else:
                 timestamp, position = long(data, position)
-            behind_timestamp = position
-            b = data[position]
-            if b < 0x80 and not b & 1:
-                offset = b >> 1
-                position += 1
-            elif (c := data[position + 1]) < 0x80 <= b and not b & 1:
-                offset = (b & 0x7F | c << 7) >> 1
-                position += 2
-            else:
-                offset, position = long(data, position)
-            b = data[position]
-            key: bytes | None
-            if b == 1:
-                key = None
-                position += 1
-            else:
-                if b < 0x80:
-                    size = b >> 1
-                    position += 1
-                else:
-                    size, position = long(data, position)
-                if b & 1 or size < 0:
-                    raise FormatError("a record's key has a negative length", position=start)
-                key = data[position : position + size]
-                position += size
-            if position >= end or offset < 0:
-                raise inconsistent_record(start, end, position, offset < 0)
-            append((start, end, behind_timestamp, offset, timestamp, key, data[position] == 1))
-    except IndexError:
-        raise _too_early(start, count, len(rows)) from None
-    if end != len(data):
-        raise _does_not_fill(start, count, len(data), end)
-    return list(map(_new_place, rows))
-
-
-def locate_keys(
-    data: bytes, count: int, end: int = 0
-) -> tuple[list[int], list[bytes | None], bool]:
-    """Offset deltas and keys of the ``count`` records that fill ``data`` from the position ``end``
-    on, and whether any of them has a null key or a null value: what :func:`locate_records` says,
-    in two thirds of the time."""
-    offsets: list[int] = []
-    keys: list[bytes | None] = []
-    add_offset = offsets.append
-    add_key = keys.append
-    long = varint.decode
-    start = end
-    nulls = False
-    try:
-        for _ in range(count):
-            start = position = end
-            b = data[position]
-            if b < 0x80 and not b & 1:
-                position += 1
-                end = position + (b >> 1)
-            elif (c := data[position + 1]) < 0x80 <= b and not b & 1:
-                position += 2
-                end = position + ((b & 0x7F | c << 7) >> 1)
-            else:
-                size, position = long(data, position)
-                end = position + size
-            position += 1  # attributes
-            if data[position] < 0x80:
-                position += 1
-            elif data[position + 1] < 0x80:
-                position += 2
-            else:
-                _, position = long(data, position)
             b = data[position]
             if b < 0x80 and not b & 1:
                 offset = b >> 1
@@ -151,7 +85,6 @@ def locate_keys(
             elif b == 1:
                 position += 1
                 add_key(None)
-                nulls = True
             else:
                 size, position = long(data, position)
                 if size < 0:
@@ -161,13 +94,15 @@ def locate_keys(
             if position >= end or offset < 0:
                 raise inconsistent_record(start, end, position, offset < 0)
             if data[position] == 1:
-                nulls = True
+                tombstones.append(len(offsets))
+            add_bound(end)
+            add_timestamp(timestamp)
             add_offset(offset)
     except IndexError:
         raise _too_early(start, count, len(offsets)) from None
     if end != len(data):
         raise _does_not_fill(start, count, len(data), end)
-    return offsets, keys, nulls
+    return RecordPlaces(bounds, offsets, timestamps, keys, tombstones)
 
 
 def _too_early(start: int, count: int, found: int) -> TruncatedError:

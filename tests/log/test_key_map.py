@@ -58,7 +58,13 @@ def test_it_knows_the_last_offset_of_each_key_and_where_others_were(
             assert offsets[-1] < keys.end_offset
         elif memory_bytes == 1 << 20 and offsets[-1] < keys.end_offset:
             assert not superseded.isdisjoint(offsets)
+        exactly = keys.superseded(offsets[0], offsets[-1])
+        if exactly is not None:
+            assert {o for o, gone in zip(offsets, exactly, strict=True) if gone} == (
+                superseded & set(offsets)
+            )
     assert not keys.all_stay(first - 1, first)
+    assert keys.superseded(first - 1, first) is None
 
 
 def test_a_look_can_be_asked_for() -> None:
@@ -68,6 +74,8 @@ def test_a_look_can_be_asked_for() -> None:
     keys.mark(5, 12)
     assert not keys.all_stay(10, 11)
     assert keys.all_stay(13, 19)
-    keys.mark(18, 30)
+    keys.mark(18, 19)
     assert not keys.all_stay(13, 19)
     assert keys.all_stay(13, 17)
+    assert keys.superseded(13, 17) == bytearray(5)
+    assert keys.superseded(13, 18) is None

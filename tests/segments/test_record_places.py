@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from logstore.segments.errors import FormatError
 from logstore.segments.record import Record, decode_records, encode_records
-from logstore.segments.record_places import RecordPlace, locate_keys, locate_records
+from logstore.segments.record_places import locate_records
 
 RECORDS = st.lists(
     st.builds(
@@ -35,21 +35,15 @@ def test_places_tell_what_decoding_tells(records: list[Record]) -> None:
     data, base_timestamp, _ = encode_records(records)
     decoded = decode_records(data, len(records), base_timestamp=base_timestamp)
     places = locate_records(data, len(records))
-    assert [(p.offset_delta, p.key, p.is_tombstone) for p in places] == [
-        (r.offset, r.key, r.value is None) for r in decoded
-    ]
-    assert [base_timestamp + p.timestamp_delta for p in places] == [r.timestamp for r in decoded]
-    assert b"".join(data[p.start : p.end] for p in places) == data
-    assert locate_keys(data, len(records)) == keys_of(places)
-
-
-def keys_of(places: list[RecordPlace]) -> tuple[list[int], list[bytes | None], bool]:
-    """What ``locate_keys`` says of the records at ``places``."""
-    return (
-        [p.offset_delta for p in places],
-        [p.key for p in places],
-        any(p.key is None or p.is_tombstone for p in places),
-    )
+    assert places.offset_deltas == [r.offset for r in decoded]
+    assert places.keys == [r.key for r in decoded]
+    assert places.tombstones == [i for i, r in enumerate(decoded) if r.value is None]
+    assert [base_timestamp + d for d in places.timestamp_deltas] == [r.timestamp for r in decoded]
+    parts = [data[start:end] for start, end in pairwise(places.bounds)]
+    assert b"".join(parts) == data
+    assert [decode_records(part, 1)[0].value for part in parts] == [r.value for r in decoded]
+    shifted = locate_records(b"in front" + data, len(records), 8)
+    assert shifted == places._replace(bounds=[bound + 8 for bound in places.bounds])
 
 
 @given(RECORDS, st.randoms(use_true_random=False))
@@ -62,13 +56,6 @@ def test_damaged_records_are_refused_or_seen_as_decoding_sees_them(
     for _ in range(rng.randint(1, 3)):
         damaged[rng.randrange(len(damaged))] = rng.randrange(256)
     try:
-        expected = keys_of(locate_records(bytes(damaged), len(records)))
-    except FormatError as error:
-        with pytest.raises(type(error), match=re.escape(str(error))):
-            locate_keys(bytes(damaged), len(records))
-    else:
-        assert locate_keys(bytes(damaged), len(records)) == expected
-    try:
         decoded = decode_records(bytes(damaged), len(records), base_timestamp=base_timestamp)
     except FormatError:
         # Values and headers stay closed, so less is noticed; but nothing else may be raised.
@@ -76,7 +63,8 @@ def test_damaged_records_are_refused_or_seen_as_decoding_sees_them(
             locate_records(bytes(damaged), len(records))
         return
     places = locate_records(bytes(damaged), len(records))
-    assert [(p.offset_delta, p.key) for p in places] == [(r.offset, r.key) for r in decoded]
+    assert places.offset_deltas == [r.offset for r in decoded]
+    assert places.keys == [r.key for r in decoded]
 
 
 @pytest.mark.parametrize("count", [0, 2, 1000])
@@ -84,5 +72,3 @@ def test_a_wrong_count_is_refused(count: int) -> None:
     data, _, _ = encode_records([Record(timestamp=1, key=b"k", value=b"v")])
     with pytest.raises(FormatError):
         locate_records(data, count)
-    with pytest.raises(FormatError):
-        locate_keys(data, count)
