@@ -3,8 +3,8 @@
     python bench/compaction.py [--quick] [--json] [--only TITLE]
 
 A copy reads a file, writes another and syncs it, a megabyte at a time. Compaction does that too,
-and has to read the key of every record: so in pure Python, at most of a microsecond for each, the
-size of the records decides how far it stays behind, and each size has a table of its own.
+and has to read the key of every record: so in pure Python, at three quarters of a microsecond for
+each, the size of the records decides how far it stays behind, and each size has its own table.
 
 What profiling taught, as it is built now (``logstore/key_map.py``, ``logstore/cleaner.py``):
 
@@ -13,9 +13,9 @@ What profiling taught, as it is built now (``logstore/key_map.py``, ``logstore/c
   only the bounds of the records are looked for.
 - What does not change is not written: a segment in which nothing was superseded is left alone, and
   of any other the part in front of the first change is copied without looking.
-- No call and no object for each record. Keys are looked up and put in a batch at a time, by ``map``,
-  ``zip`` and ``dict.update``; places are columns; varints of one and two bytes are decoded in place.
-  What is left is that decoding: it takes three quarters of the time.
+- No call and no object for each record. Keys are looked up and put in a batch at a time, by
+  ``map``, ``zip`` and ``dict.update``; places are columns; varints of one and two bytes are decoded
+  in place. What is left is that decoding: it takes three quarters of the time.
 """
 
 from __future__ import annotations

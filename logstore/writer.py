@@ -92,6 +92,8 @@ class LogWriter:
             state = self._settle()
         if state.flags & POISONED:
             raise poisoned_error(self._directory)
+        if opening:
+            self.close()  # until somebody appends: a store may have thousands of partitions open
         return state
 
     def _recover(self) -> LogState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -546,3 +547,30 @@ def test_a_child_of_fork_opens_the_store_anew_and_the_parent_goes_on(path: Path)
         "['of-the-child', 'of-the-parent', 'orders']",
         "['parent', 'child', 'parent again']",
     ]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list them")
+def test_no_file_is_held_open_that_is_not_in_use(path: Path) -> None:
+    def open_files() -> list[str]:
+        held = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/self/fd/{name}")
+                if target.startswith(f"{path}/topics"):
+                    held.append(os.path.basename(target))
+        return sorted(held)
+
+    with logstore.open(path, maintenance_interval=None) as store:
+        topic = store.create_topic("orders", partitions=3, segment_bytes=100)
+        for number in range(3):
+            for value in (b"one", b"two"):
+                topic.partition(number).append([logstore.Record(value=value * 20)])
+    with logstore.open(path, maintenance_interval=None) as store:
+        assert open_files() == []
+        store.maintain()
+        assert open_files() == []
+        log = store.topic("orders").partition(0)
+        assert set(open_files()) == {"lock", "state"}
+        log.append([logstore.Record(value=b"three")], acks=1)
+        assert {"lock", "state", f"{2:020d}.log"} <= set(open_files())
+    assert open_files() == []
