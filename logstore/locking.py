@@ -1,7 +1,19 @@
 """The lock of a partition: first among the threads of a process, then among processes.
 
 ``flock`` knows no threads, so a thread lock stands in front of it. Both are held for microseconds
-at a time, and across a sync only in a roll and in what maintenance does.
+at a time, and across a sync only in a roll and in what maintenance does. Whoever wants them
+writes::
+
+    with lock.threads():
+        try:
+            lock.acquire()
+            ...
+        finally:
+            lock.release()
+
+A method for all that would be two calls more for each append. And it would leak the locks when
+Ctrl-C comes between a lock's taking and the ``try``: CPython looks for signals behind each call and
+at a function's beginning, but not between a thread lock's ``__enter__`` and the block.
 """
 
 from __future__ import annotations
@@ -20,41 +32,58 @@ _PAUSE_STEP = 0.00002
 
 
 class PartitionLock:
-    """Both locks as one. ``name`` stands in errors; waiting ends after ``timeout`` seconds."""
+    """Both locks as one. ``name`` stands in errors; waiting ends after ``timeout`` seconds.
 
-    def __init__(self, file_lock: FileLock, *, name: str, clock: Clock, timeout: float) -> None:
+    ``check`` raises for whoever may not have the lock; it is asked once ``barred`` has been set,
+    with the thread lock in hand, and again and again while waiting for another process.
+    """
+
+    def __init__(
+        self,
+        file_lock: FileLock,
+        *,
+        name: str,
+        clock: Clock,
+        timeout: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._file_lock = file_lock
         self._mutex = threading.Lock()
         self._name = name
         self._clock = clock
         self._timeout = timeout
+        self._check = check
+        self.barred = False
+        """Whether the lock is not for everybody any more."""
+        self.release: Callable[[], None] = file_lock.release
+        """Let go of the file's lock; allowed for whoever could not take it."""
 
-    def acquire(self, check: Callable[[], None]) -> None:
-        """Take both locks; raises LockTimeoutError.
-
-        ``check`` is called with the thread lock in hand, and again and again while waiting for
-        another process; it may raise, and nothing is held then.
-        """
-        # Asking without a time-out first is cheaper, and nearly always enough.
-        if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=self._timeout):
-            raise self._timed_out("thread")
-        try:
-            check()
-            try:
-                self._file_lock.acquire()
-            except BlockingIOError:
-                self._wait(check)
-        except BaseException:
+    def threads(self) -> threading.Lock:
+        """The thread lock, free a moment ago; raises LockTimeoutError if it does not get free."""
+        if self.barred:
+            self._check()
+        if self._mutex.locked():
+            if not self._mutex.acquire(timeout=self._timeout):
+                raise self._timed_out("thread")
             self._mutex.release()
-            raise
+        return self._mutex
 
-    def _wait(self, check: Callable[[], None]) -> None:
+    def acquire(self) -> None:
+        """Take the file's lock, with the thread lock in hand; raises LockTimeoutError."""
+        if self.barred:
+            self._check()
+        try:
+            self._file_lock.acquire()
+        except BlockingIOError:
+            self._wait()
+
+    def _wait(self) -> None:
         # A blocking flock could not be interrupted. Giving way once or twice is nearly always
         # enough; the pauses grow in case the holder sleeps.
         deadline = self._clock.monotonic() + self._timeout
         pause = 0.0
         while True:
-            check()
+            self._check()
             self._clock.sleep(pause)
             pause = min(pause + _PAUSE_STEP, _LONGEST_PAUSE)
             try:
@@ -70,13 +99,6 @@ class PartitionLock:
             f"{self._timeout:g} seconds; is it stopped?"
         )
 
-    def release(self) -> None:
-        """Let go of both locks."""
-        try:
-            self._file_lock.release()
-        finally:
-            self._mutex.release()
-
     def drain(self) -> None:
         """Wait for the thread that has the lock to let go of it. Whoever comes later is stopped by
         its ``check``; so no thread is left that uses what the lock protects."""
@@ -85,4 +107,9 @@ class PartitionLock:
 
     def close(self) -> None:
         """Let go of the lock's file; in a child of ``fork`` the parent's lock stays."""
+        self.release = _nothing
         self._file_lock.close()
+
+
+def _nothing() -> None:
+    """The release of a lock whose file is closed."""

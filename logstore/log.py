@@ -19,9 +19,18 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NoReturn
 
 from logstore import fork
+from logstore.appending import (
+    ACKS,
+    Acks,
+    Appended,
+    Guard,
+    LogView,
+    new_appended,
+    wrong_acks,
+)
 from logstore.clock import Clock, SystemClock
 from logstore.compaction import CompactionPlan, CompactionResult
 from logstore.config import LogConfig
@@ -59,36 +68,8 @@ from logstore.writer import LogWriter
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
-Acks = Literal[0, 1, "all"]
-"""When an append returns: written to the operating system (0 and 1), or on stable storage."""
-
-_ACKS = frozenset((0, 1, "all"))
-
 LOCK_FILE = "lock"
 STATE_FILE = "state"
-
-
-class Appended(NamedTuple):
-    """Where records went."""
-
-    base_offset: int
-    """The offset of the first one."""
-    last_offset: int
-    """The offset of the last one."""
-    timestamp: int
-    """The largest timestamp among them, in milliseconds."""
-
-
-class LogView(NamedTuple):
-    """What a guard sees, under the partition's lock, before an append."""
-
-    log_start_offset: int
-    log_end_offset: int
-    leader_epoch: int
-
-
-Guard = Callable[[LogView], None]
-"""Looks at the log under the lock, and raises to refuse the append."""
 
 
 class PartitionLog:
@@ -116,15 +97,23 @@ class PartitionLog:
         self._clock: Clock = clock or SystemClock()
         self._lock_timeout = lock_timeout
         self._read_only = read_only
+        # What each append asks for; the configuration does not change.
         self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
+        self._compacts = self.config.compacts
+        self._max_message_bytes = self.config.max_message_bytes
+        self._codec_for = (
+            None if self.config.compression_type == "producer" else self.config.codec_for
+        )
+        self._now_ms = self._clock.now_ms
         self._refusal: type[ClosedError | ForkedError] | None = None
         """Why the handle cannot be used any more, if so."""
         self._closer: int | None = None
         """The thread that is closing the handle; all others are refused the lock."""
         self._lock: PartitionLock | None = None
         self._state_file: StateFile | None = None
-        self._writer: LogWriter | None = None
-        """Its methods are for the holder of both locks."""
+        self._writing: tuple[PartitionLock, LogWriter] | None = None
+        """What appending takes, unless the log was opened for reading only. The writer's methods
+        are for the holder of both locks."""
         self._observer = self._new_observer()
         """The log as readers see it."""
         self._reader = LogReader(self._files, self.directory, self.config)
@@ -155,12 +144,14 @@ class PartitionLog:
             name=self.directory,
             clock=self._clock,
             timeout=self._lock_timeout,
+            check=self._check_usable,
         )
         try:
             shared = self._files.share(os.path.join(self.directory, STATE_FILE), STATE_BYTES)
             self._state_file = StateFile(shared, self._files.boot_id())
             self._observer = self._new_observer()
-            self._writer = LogWriter(self._files, self.directory, self.config, self._state_file)
+            writer = LogWriter(self._files, self.directory, self.config, self._state_file)
+            self._writing = self._lock, writer
             with self._locked() as writer:
                 writer.enter(opening=True)
         except BaseException:
@@ -196,8 +187,10 @@ class PartitionLog:
         if self._refusal is not None or self._closer is not None:
             return
         self._closer = threading.get_ident()
+        if self._lock is not None:
+            self._lock.barred = True
         try:
-            if self._writer is not None and self._writer.has_written:
+            if self._writing is not None and self._writing[1].has_written:
                 self.flush()
                 with self._locked() as writer:
                     writer.close_segment()
@@ -208,7 +201,8 @@ class PartitionLog:
             self._let_go()
 
     def _let_go(self) -> None:
-        for resource in (self._writer, self._state_file, self._lock):
+        writer = self._writing and self._writing[1]
+        for resource in (writer, self._state_file, self._lock):
             if resource is not None:
                 resource.close()
         self._group_commit.close()
@@ -232,6 +226,8 @@ class PartitionLog:
     def forked(self) -> None:
         """In a child process: let go of the parent's descriptors without unlocking anything."""
         self._refusal = ForkedError
+        if self._lock is not None:
+            self._lock.barred = True
         self._let_go()
 
     def _refuse(self) -> NoReturn:
@@ -239,32 +235,24 @@ class PartitionLog:
             raise ForkedError(
                 f"{self.directory}: this handle belongs to the parent process; open the log again"
             )
+        if self._refusal is None and self._closer is None:
+            raise ReadOnlyError(f"{self.directory}: the log was opened for reading only")
         raise ClosedError(f"{self.directory}: the log was closed")
 
     # The locks --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[LogWriter]:
-        writer = self._acquire()
-        try:
-            yield writer
-        finally:
-            self._release()
-
-    def _acquire(self) -> LogWriter:
-        if self._refusal is not None:
-            self._refuse()
-        if self._lock is None or self._writer is None:
-            raise ReadOnlyError(f"{self.directory}: the log was opened for reading only")
-        self._lock.acquire(self._check_usable)
-        return self._writer
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        lock, writer = self._writing or self._refuse()
+        with lock.threads():
+            try:
+                lock.acquire()
+                yield writer
+            finally:
+                lock.release()
 
     def _check_usable(self) -> None:
-        """Asked with the thread's lock in hand, while waiting for the other one."""
+        """Raise for whoever may not use the handle any more."""
         closer = self._closer
         if self._refusal is not None or (closer is not None and closer != threading.get_ident()):
             self._refuse()
@@ -291,10 +279,11 @@ class PartitionLog:
             return self.append_raw(records.raw, acks=acks, guard=guard)
         if not isinstance(records, (list, tuple)):
             records = listed(records)
-        if acks not in _ACKS:
-            raise _wrong_acks(acks)
-        codec = self.config.codec_for(codec)
-        now = self._clock.now_ms()
+        if acks not in ACKS:
+            raise wrong_acks(acks)
+        if self._codec_for is not None:
+            codec = self._codec_for(codec)
+        now = self._now_ms()
         sealed = seal_records(
             records,
             codec=codec,
@@ -302,24 +291,28 @@ class PartitionLog:
             default_timestamp=now,
             append_timestamp=now if self._append_time else None,
         )
-        if self.config.compacts:
+        if self._compacts:
             refuse_keyless(records, self.directory)
-        if sealed.size > self.config.max_message_bytes:
-            raise too_large(sealed.size, self.config.max_message_bytes, self.directory)
-        writer = self._acquire()
-        try:
-            state = writer.enter()
-            if guard is not None:
-                guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-            base = state.next_offset
-            raw = sealed.at(base, state.leader_epoch)
-            last = base + sealed.record_count - 1
-            writer.write(state, raw, base, ((len(raw), last, sealed.max_timestamp),))
-        finally:
-            self._release()
+        size = sealed.size
+        if size > self._max_message_bytes:
+            raise too_large(size, self._max_message_bytes, self.directory)
+        timestamp = sealed.max_timestamp
+        lock, writer = self._writing or self._refuse()
+        with lock.threads():
+            try:
+                lock.acquire()
+                state = writer.enter()
+                if guard is not None:
+                    guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
+                base = state.next_offset
+                last = base + sealed.record_count - 1
+                raw = sealed.at(base, state.leader_epoch)
+                writer.write(state, raw, base, ((size, last, timestamp),))
+            finally:
+                lock.release()
         if acks == "all":
             self._group_commit.sync_to(last + 1)
-        return Appended(base, last, sealed.max_timestamp)
+        return new_appended((base, last, timestamp))
 
     def append_raw(
         self,
@@ -335,8 +328,8 @@ class PartitionLog:
         ``replica`` they keep offsets and leader epochs, which may leave gaps but not go back.
         Raises FormatError (also for a wrong CRC) or InvalidInputError, and appends nothing then.
         """
-        if acks not in _ACKS:
-            raise _wrong_acks(acks)
+        if acks not in ACKS:
+            raise wrong_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
         batches = ready_batches(
@@ -346,28 +339,32 @@ class PartitionLog:
             name=self.directory,
             keyed=self.config.compacts and origin == "client",
         )
-        writer = self._acquire()
-        try:
-            state = writer.enter()
-            if guard is not None:
-                guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-            if origin == "client":
-                batches = placed(
-                    batches,
-                    state.next_offset,
-                    state.leader_epoch,
-                    append_timestamp=self._clock.now_ms() if self._append_time else None,
-                )
-            else:
-                check_offsets(batches, state.next_offset, self.directory)
-                epochs = new_epochs(batches, state.leader_epoch)
-                if epochs:
-                    writer.begin_epochs(state, epochs)
-            sizes = [(b.header.size, b.header.last_offset, b.header.max_timestamp) for b in batches]
-            base = batches[0].header.base_offset
-            writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
-        finally:
-            self._release()
+        lock, writer = self._writing or self._refuse()
+        with lock.threads():
+            try:
+                lock.acquire()
+                state = writer.enter()
+                if guard is not None:
+                    guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
+                if origin == "client":
+                    batches = placed(
+                        batches,
+                        state.next_offset,
+                        state.leader_epoch,
+                        append_timestamp=self._clock.now_ms() if self._append_time else None,
+                    )
+                else:
+                    check_offsets(batches, state.next_offset, self.directory)
+                    epochs = new_epochs(batches, state.leader_epoch)
+                    if epochs:
+                        writer.begin_epochs(state, epochs)
+                sizes = [
+                    (b.header.size, b.header.last_offset, b.header.max_timestamp) for b in batches
+                ]
+                base = batches[0].header.base_offset
+                writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
+            finally:
+                lock.release()
         last = sizes[-1][1]
         if acks == "all":
             self._group_commit.sync_to(last + 1)
@@ -375,8 +372,8 @@ class PartitionLog:
 
     def flush(self) -> None:
         """Return when everything that was appended before the call is on stable storage."""
-        if self._read_only:
-            self._acquire()
+        if self._writing is None:
+            self._refuse()
         self._group_commit.sync_to(self.log_end_offset)
 
     # Maintenance ------------------------------------------------------------------------------
@@ -494,7 +491,3 @@ class PartitionLog:
 
 
 _READ_ATTEMPTS = 10
-
-
-def _wrong_acks(acks: object) -> InvalidInputError:
-    return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")

@@ -188,11 +188,12 @@ class _Partition:
                 raise LockTimeoutError(
                     f"{self._directory}: another process or thread is compacting or cutting the log"
                 ) from None
-            lock.acquire(lambda: None)
-            try:
-                yield
-            finally:
-                lock.release()
+            with lock.threads():
+                try:
+                    lock.acquire()
+                    yield
+                finally:
+                    lock.release()
         finally:
             cleaner.close()
             lock.close()

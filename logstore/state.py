@@ -17,8 +17,11 @@ under the lock (``logstore.loader``).
 
 from __future__ import annotations
 
+import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from logstore.segments.checksum import crc32c
@@ -39,7 +42,7 @@ _IDENTITY_MAGIC = b"LOGSTATE"
 _IDENTITY_VERSION = 1
 _SHARED = struct.Struct("<Q8qII3qiI")
 _SHARED_POSITION = 128
-_SHARED_END = _SHARED_POSITION + _SHARED.size + _CRC.size
+_BLOCK = slice(_SHARED_POSITION, _SHARED_POSITION + _SHARED.size + _CRC.size)
 _CHECKPOINT = struct.Struct("<8s5qII3q")
 _CHECKPOINT_MAGIC = b"LOGCHECK"
 _CHECKPOINT_POSITION = 1024
@@ -133,6 +136,11 @@ class StateFile:
     def __init__(self, shared: SharedBytes, boot_id: str) -> None:
         self._shared = shared
         self._buffer = shared.buffer
+        self.block: Callable[[], bytes] = self._copy_block
+        """The shared block as it is now; two equal blocks mean that nothing has changed."""
+        if isinstance(self._buffer, mmap.mmap):  # whose slices are bytes: one call less
+            get: Callable[[slice], bytes] = self._buffer.__getitem__
+            self.block = partial(get, _BLOCK)
         device, inode = shared.identity
         identity = _IDENTITY.pack(
             _IDENTITY_MAGIC, _IDENTITY_VERSION, boot_id.encode(), device % (1 << 64), inode
@@ -147,9 +155,8 @@ class StateFile:
         """Say that the state was derived here, now."""
         self._buffer[: len(self._identity)] = self._identity
 
-    def block(self) -> bytes:
-        """The shared block as it is now; two equal blocks mean that nothing has changed."""
-        return bytes(self._buffer[_SHARED_POSITION:_SHARED_END])
+    def _copy_block(self) -> bytes:
+        return bytes(self._buffer[_BLOCK])
 
     def leftover(self) -> LogState:
         """What an untrusted state says all the same: generation and flags of the machine's current
@@ -170,8 +177,7 @@ class StateFile:
 
     def publish(self, state: LogState) -> bytes:
         """Write the shared block, for all processes to see at once; returns what was written."""
-        block = state.pack()
-        self._buffer[_SHARED_POSITION:_SHARED_END] = block
+        self._buffer[_BLOCK] = block = state.pack()
         return block
 
     def checkpoint(self) -> Checkpoint | None:

@@ -43,19 +43,24 @@ class LogWriter:
         self._directory = directory
         self._config = config
         self._state_file = state_file
+        self._look = state_file.block
+        self._publish = state_file.publish
         self._segment_bytes = config.segment_bytes
         self._index_interval_bytes = config.index_interval_bytes
         # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
         self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
         self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
         self._block = b""
-        """The shared block that ``_state`` was read from or written as."""
+        """The shared block that ``_state`` was read from or written as. If it is still the same,
+        the files are open, and the log is not poisoned."""
         self._state = LogState()
         """The shared state as this writer knows it."""
         self._open_for: tuple[int, int] | None = None
         """Generation and base offset for which the three files below are open."""
         self._roll_after_ms = config.longest_segment_ms
         """The segment is rolled when records come that are this much younger than its first."""
+        self._max_next_offset = 0
+        """And when the log's end would lie behind this: indexes store offsets in 4 bytes."""
         self._log: File
         self._offset_index: File
         self._time_index: File
@@ -72,7 +77,13 @@ class LogWriter:
 
     def enter(self, *, opening: bool = False) -> LogState:
         """Take in what has changed since this handle last held the lock."""
-        if self._block != (block := self._state_file.block()):
+        state = self._state
+        if self._block == self._look() and self._log.size() == state.valid_end:
+            return state
+        return self._take_in(opening)
+
+    def _take_in(self, opening: bool) -> LogState:
+        if self._block != (block := self._look()):
             state = LogState.unpack(block)
             if (
                 state is None
@@ -91,6 +102,7 @@ class LogWriter:
         if self._log.size() != state.valid_end:
             state = self._settle()
         if state.flags & POISONED:
+            self._block = b""
             raise poisoned_error(self._directory)
         if opening:
             self.close()  # until somebody appends: a store may have thousands of partitions open
@@ -153,6 +165,7 @@ class LogWriter:
         return self._state
 
     def _open_active(self, state: LogState) -> None:
+        block, self._block = self._block, b""
         self.close()
         opened = [
             self._files.open(
@@ -164,44 +177,42 @@ class LogWriter:
         ]
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
+        self._max_next_offset = min(_MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
         self._trim_indexes(state)
         # All processes must agree on the jitter, and no two segments should: it is a hash.
         spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
         seed = crc32(f"{self._directory} {state.active_base}".encode())
         self._roll_after_ms = self._config.longest_segment_ms - (seed % spread if spread else 0)
+        self._block = block
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
     ) -> None:
         """Write ``raw``, which consists of ``batches``, and publish the new end."""
-        start = position = state.valid_end
-        progress = state.progress
         next_offset = batches[-1][1] + 1
-        if next_offset > _MAX_OFFSET or next_offset - base_offset > offset_index.MAX_RELATIVE + 1:
-            raise _out_of_bounds(self._directory, base_offset, next_offset)
-        # An empty segment that begins at the same offset is as good as the one that a roll makes.
-        if base_offset > state.active_base and (
-            (start and start + len(raw) > self._segment_bytes)
-            or (start and self._is_old(state, batches))
-            or next_offset - state.active_base > offset_index.MAX_RELATIVE
+        progress = state.progress
+        if (
+            state.valid_end + len(raw) > self._segment_bytes
+            or next_offset > self._max_next_offset
             or progress.offset_entries >= self._max_offset_entries
             or progress.time_entries >= self._max_time_entries
+            or batches[0][2] - state.first_timestamp > self._roll_after_ms
+            or len(batches) > 1
         ):
-            self._roll(state, base_offset)
-            start = position = 0
+            self._make_room(state, len(raw), base_offset, batches)
             progress = state.progress
+        start = position = state.valid_end
         log = self._log
         self.has_written = True
         # The state in memory runs ahead of the shared one until the new end is published; whatever
         # ends this early, Ctrl-C included, makes the next one to enter read the shared one again.
         self._block = b""
-        interval = self._index_interval_bytes
         try:
             if start == 0:
                 state.first_timestamp = batches[0][2]
             for size, last_offset, max_timestamp in batches:
                 offset_entry, time_entry = progress.add(
-                    position, size, last_offset, max_timestamp, interval
+                    position, size, last_offset, max_timestamp, self._index_interval_bytes
                 )
                 if offset_entry is not None:
                     self._write_entries(state, offset_entry, time_entry)
@@ -219,8 +230,27 @@ class LogWriter:
             raise
         state.valid_end = position
         state.next_offset = state.last_stable_offset = next_offset
-        state.generation += state.generation & 1
-        self._block = self._state_file.publish(state)
+        if state.generation & 1:  # new leader epochs came with the batches
+            state.generation += 1
+        self._block = self._publish(state)
+
+    def _make_room(
+        self, state: LogState, size: int, base_offset: int, batches: Sequence[BatchSize]
+    ) -> None:
+        """Roll the active segment if ``size`` bytes of batches should not, or cannot, go there."""
+        next_offset = batches[-1][1] + 1
+        if next_offset > _MAX_OFFSET or next_offset - base_offset > offset_index.MAX_RELATIVE + 1:
+            raise _out_of_bounds(self._directory, base_offset, next_offset)
+        start = state.valid_end
+        # An empty segment that begins at the same offset is as good as the one that a roll makes.
+        if base_offset > state.active_base and (
+            (start and start + size > self._segment_bytes)
+            or (start and self._is_old(state, batches))
+            or next_offset > self._max_next_offset
+            or state.progress.offset_entries >= self._max_offset_entries
+            or state.progress.time_entries >= self._max_time_entries
+        ):
+            self._roll(state, base_offset)
 
     def begin_epochs(self, state: LogState, epochs: Sequence[EpochEntry]) -> None:
         """Note the leader epochs that begin with the batches that are written next.
@@ -238,7 +268,7 @@ class LogWriter:
         """Whether so much time lies between the segment's first batch and the new ones that it is
         rolled. By the records' own time, as in Kafka: what is replayed is rolled like before."""
         first = state.first_timestamp
-        newest = batches[0][2] if len(batches) == 1 else max(batch[2] for batch in batches)
+        newest = max(batch[2] for batch in batches)
         return first >= 0 and newest - first > self._roll_after_ms
 
     def _write_entries(
@@ -350,7 +380,7 @@ class LogWriter:
         self._state_file.publish(state)
         yield state
         state.generation += 1
-        self._block = self._state_file.publish(state)
+        self._state_file.publish(state)
 
     def cut(self, change: Callable[[LogState], None]) -> None:
         """Take away the end of the log by ``change``, and derive the state anew.

@@ -103,7 +103,7 @@ class FileLock(Protocol):
         ...
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Let go of the lock, if it is held."""
         ...
 
     def close(self) -> None:

@@ -349,8 +349,9 @@ class _MemoryLock:
         self._held = True
 
     def release(self) -> None:
-        self._held = False
-        self._files._locked.discard(self._inode.number)
+        if self._held:
+            self._held = False
+            self._files._locked.discard(self._inode.number)
 
     def close(self) -> None:
         if self._held:

