@@ -48,7 +48,8 @@ class PartitionLock:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._file_lock = file_lock
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()
+        """The thread lock."""
         self._name = name
         self._clock = clock
         self._timeout = timeout
@@ -62,11 +63,11 @@ class PartitionLock:
         """The thread lock, free a moment ago; raises LockTimeoutError if it does not get free."""
         if self.barred:
             self._check()
-        if self._mutex.locked():
-            if not self._mutex.acquire(timeout=self._timeout):
+        if self.mutex.locked():
+            if not self.mutex.acquire(timeout=self._timeout):
                 raise self._timed_out("thread")
-            self._mutex.release()
-        return self._mutex
+            self.mutex.release()
+        return self.mutex
 
     def acquire(self) -> None:
         """Take the file's lock, with the thread lock in hand; raises LockTimeoutError."""
@@ -102,8 +103,8 @@ class PartitionLock:
     def drain(self) -> None:
         """Wait for the thread that has the lock to let go of it. Whoever comes later is stopped by
         its ``check``; so no thread is left that uses what the lock protects."""
-        if self._mutex.acquire(timeout=self._timeout):
-            self._mutex.release()
+        if self.mutex.acquire(timeout=self._timeout):
+            self.mutex.release()
 
     def close(self) -> None:
         """Let go of the lock's file; in a child of ``fork`` the parent's lock stays."""

@@ -275,9 +275,9 @@ class PartitionLog:
         Raises InvalidInputError for a record that cannot be stored or a batch that is too large,
         and appends nothing then; PoisonedError after a failed sync; LockTimeoutError.
         """
-        if isinstance(records, Batch):
-            return self.append_raw(records.raw, acks=acks, guard=guard)
-        if not isinstance(records, (list, tuple)):
+        if type(records) is not list:
+            if isinstance(records, Batch):
+                return self.append_raw(records.raw, acks=acks, guard=guard)
             records = listed(records)
         if acks not in ACKS:
             raise wrong_acks(acks)
@@ -298,7 +298,9 @@ class PartitionLog:
             raise too_large(size, self._max_message_bytes, self.directory)
         timestamp = sealed.max_timestamp
         lock, writer = self._writing or self._refuse()
-        with lock.threads():
+        if lock.mutex.locked():  # otherwise not asked: a call less
+            lock.threads()
+        with lock.mutex:
             try:
                 lock.acquire()
                 state = writer.enter()

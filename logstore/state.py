@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from logstore.segments.checksum import crc32c
+from logstore.segments.checksum import crc32c, crc32c_extend
 from logstore.segments.files import SharedBytes
 from logstore.segments.indexing import IndexProgress
 
@@ -41,6 +41,8 @@ _IDENTITY = struct.Struct("<8sI36sQQ")
 _IDENTITY_MAGIC = b"LOGSTATE"
 _IDENTITY_VERSION = 1
 _SHARED = struct.Struct("<Q8qII3qiI")
+_pack_shared = _SHARED.pack
+_pack_crc = _CRC.pack
 _SHARED_POSITION = 128
 _BLOCK = slice(_SHARED_POSITION, _SHARED_POSITION + _SHARED.size + _CRC.size)
 _CHECKPOINT = struct.Struct("<8s5qII3q")
@@ -78,7 +80,7 @@ class LogState:
     def pack(self) -> bytes:
         """The shared block with its checksum."""
         progress = self.progress
-        data = _SHARED.pack(
+        data = _pack_shared(
             self.generation,
             self.active_base,
             self.valid_end,
@@ -96,7 +98,7 @@ class LogState:
             self.leader_epoch,
             self.flags,
         )
-        return data + _CRC.pack(crc32c(data))
+        return data + _pack_crc(crc32c_extend(0, data))
 
     @classmethod
     def unpack(cls, block: bytes) -> LogState | None:
@@ -141,6 +143,8 @@ class StateFile:
         if isinstance(self._buffer, mmap.mmap):  # whose slices are bytes: one call less
             get: Callable[[slice], bytes] = self._buffer.__getitem__
             self.block = partial(get, _BLOCK)
+        self.store: Callable[[bytes], None] = partial(self._buffer.__setitem__, _BLOCK)
+        """Write the shared block, for all processes to see at once."""
         device, inode = shared.identity
         identity = _IDENTITY.pack(
             _IDENTITY_MAGIC, _IDENTITY_VERSION, boot_id.encode(), device % (1 << 64), inode
@@ -177,7 +181,8 @@ class StateFile:
 
     def publish(self, state: LogState) -> bytes:
         """Write the shared block, for all processes to see at once; returns what was written."""
-        self._buffer[_BLOCK] = block = state.pack()
+        block = state.pack()
+        self.store(block)
         return block
 
     def checkpoint(self) -> Checkpoint | None:

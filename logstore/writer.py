@@ -44,7 +44,7 @@ class LogWriter:
         self._config = config
         self._state_file = state_file
         self._look = state_file.block
-        self._publish = state_file.publish
+        self._store = state_file.store
         self._segment_bytes = config.segment_bytes
         self._index_interval_bytes = config.index_interval_bytes
         # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
@@ -232,7 +232,9 @@ class LogWriter:
         state.next_offset = state.last_stable_offset = next_offset
         if state.generation & 1:  # new leader epochs came with the batches
             state.generation += 1
-        self._block = self._publish(state)
+        block = state.pack()
+        self._store(block)
+        self._block = block
 
     def _make_room(
         self, state: LogState, size: int, base_offset: int, batches: Sequence[BatchSize]

@@ -80,8 +80,8 @@ _BEFORE_CRC = struct.Struct(">qiibI")
 _AFTER_CRC = struct.Struct(">hiqqqhii")
 _CRC_START = _BEFORE_CRC.size
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
-_OFFSET = struct.Struct(">q")
-_EPOCH = struct.Struct(">i")
+_PLACE = struct.Struct(">qii")
+"""What stands in front of the magic: offset, length, leader epoch."""
 _MAGIC_POSITION = 16
 _INT64_MAX = (1 << 63) - 1
 _CODEC_BITS = 7
@@ -204,14 +204,10 @@ class Batch:
 
     def placed(self, base_offset: int, leader_epoch: int) -> Batch:
         """The same batch at another offset and epoch: 12 bytes change, and not the CRC."""
-        raw = b"".join(
-            (
-                _OFFSET.pack(base_offset),
-                self.raw[8:12],
-                _EPOCH.pack(leader_epoch),
-                self.raw[_MAGIC_POSITION:],
-            )
-        )
+        # A view: a second copy beside the result makes the C library give memory back and take it
+        # again for each batch of 100 kB, which costs ten times as much as copying.
+        rest = memoryview(self.raw)[_MAGIC_POSITION:]
+        raw = b"".join((_PLACE.pack(base_offset, self.header.length, leader_epoch), rest))
         header = self.header._replace(base_offset=base_offset, leader_epoch=leader_epoch)
         return Batch(raw, header, position=self.position, path=self.path)
 
@@ -401,8 +397,10 @@ def seal_records(
     count = len(records)
     if not count:
         raise InvalidInputError("a batch holds at least one record")
-    encode = encode_only if count == 1 else encode_records
-    body, base_timestamp, max_timestamp = encode(records, default_timestamp)
+    if count == 1:
+        body, base_timestamp, max_timestamp = encode_only(records, default_timestamp)
+    else:
+        body, base_timestamp, max_timestamp = encode_records(records, default_timestamp)
     if codec:
         body = compress(codec, body, level)
     if len(body) > MAX_BATCH_BYTES - HEADER_BYTES:

@@ -440,7 +440,7 @@ def read_bounded(files: Files, path: str, max_bytes: int) -> bytes:
 
 def write_fully(file: File, data: bytes, position: int) -> None:
     """Write all of ``data``, or raise the OSError that says why not."""
-    with _naming(file.path):
+    try:  # not ``_naming``, which would cost as much as the write of an index entry
         written = file.write_at(data, position)
         while written < len(data):
             # A short write is followed by the error that caused it, as soon as one asks again.
@@ -448,6 +448,10 @@ def write_fully(file: File, data: bytes, position: int) -> None:
             if more == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             written += more
+    except OSError as error:
+        if error.filename is None:
+            error.filename = file.path
+        raise
 
 
 def write_synced(files: Files, path: str, data: bytes) -> None:

@@ -181,7 +181,9 @@ def encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[byte
     it would take in the loop, and a twentieth of what appending it takes."""
     try:
         _, timestamp, key, value, headers = records[0]
-        if timestamp < 0:
+        if timestamp == NO_TIMESTAMP:
+            timestamp = default_timestamp
+        elif timestamp < 0:
             timestamp = _without_timestamp(timestamp, default_timestamp)
         if not isinstance(timestamp, int):
             raise TypeError(f"timestamp {timestamp} is no whole number")
