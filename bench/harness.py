@@ -202,7 +202,22 @@ def report(
     make_tables: Callable[[Options], Iterable[Table]],
     add_arguments: Callable[[argparse.ArgumentParser], object] = lambda _: None,
 ) -> None:
-    """Read the command line, run every table that it asks for, and print them."""
+    """Read the command line, run every table that it asks for, and print them; whoever reads the
+    output may stop in the middle (``| head``)."""
+    try:
+        _report(description, make_tables, add_arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _report(
+    description: str,
+    make_tables: Callable[[Options], Iterable[Table]],
+    add_arguments: Callable[[argparse.ArgumentParser], object],
+) -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, three rounds")
     parser.add_argument("--rounds", type=int, help="rounds to take the median of (default: 9)")

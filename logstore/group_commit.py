@@ -16,7 +16,7 @@ from logstore.errors import ClosedError
 from logstore.reader import View
 from logstore.segments import filenames
 from logstore.segments.files import File, Files
-from logstore.state import POISONED
+from logstore.state import POISONED, LogState
 from logstore.structure import segment_path
 from logstore.writer import LogWriter, poisoned_error
 
@@ -57,17 +57,22 @@ class GroupCommit:
             # What was written before this look is what the sync saves. Older segments are safe:
             # a roll syncs the one that it finishes.
             state = self._look().state
-            if state.synced_offset >= offset:
-                return
-            if state.flags & POISONED:
-                raise poisoned_error(self._directory)
-            key = (state.generation, state.active_base)
-            opened = self._file
-            if opened is None or opened[0] != key:
-                path = segment_path(self._directory, state.active_base, filenames.LOG)
-                opened = self._file = key, self._files.open(path, write=True)
+            while True:
+                if state.synced_offset >= offset:
+                    return
+                if state.flags & POISONED:
+                    raise poisoned_error(self._directory)
+                try:
+                    file = self._opened(state)
+                    break
+                except FileNotFoundError:
+                    # Another process may have rolled the log since, which synced the segment, and
+                    # deleted it.
+                    seen, state = state, self._look().state
+                    if state.active_base == seen.active_base:
+                        raise
             try:
-                opened[1].sync()
+                file.sync()
             except OSError:
                 with self._locked() as writer:
                     writer.poison()
@@ -75,3 +80,12 @@ class GroupCommit:
             # If the log is being closed, all is synced again and noted then.
             with contextlib.suppress(ClosedError), self._locked() as writer:
                 writer.note_synced(state)
+
+    def _opened(self, state: LogState) -> File:
+        """The active log; raises FileNotFoundError if it is no longer there."""
+        key = (state.generation, state.active_base)
+        opened = self._file
+        if opened is None or opened[0] != key:
+            path = segment_path(self._directory, state.active_base, filenames.LOG)
+            opened = self._file = key, self._files.open(path, write=True)
+        return opened[1]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NoReturn
 
@@ -64,7 +65,7 @@ from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
 from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
-from logstore.writer import LogWriter
+from logstore.writer import LogWriter, batch_size
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
@@ -79,6 +80,9 @@ class PartitionLog:
     directory is made or changed, and appending raises ReadOnlyError. Opening raises FormatError
     when the log is damaged in front of good data.
     """
+
+    _holds_files = False
+    """Whether there is something to let go of."""
 
     def __init__(
         self,
@@ -101,9 +105,8 @@ class PartitionLog:
         self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
         self._compacts = self.config.compacts
         self._max_message_bytes = self.config.max_message_bytes
-        self._codec_for = (
-            None if self.config.compression_type == "producer" else self.config.codec_for
-        )
+        chosen = self.config.compression_type != "producer"
+        self._codec_for = self.config.codec_for if chosen else None
         self._now_ms = self._clock.now_ms
         self._refusal: type[ClosedError | ForkedError] | None = None
         """Why the handle cannot be used any more, if so."""
@@ -131,6 +134,7 @@ class PartitionLog:
         )
         self._open()
         fork.remember(self)
+        self._holds_files = True
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -201,8 +205,8 @@ class PartitionLog:
             self._let_go()
 
     def _let_go(self) -> None:
-        writer = self._writing and self._writing[1]
-        for resource in (writer, self._state_file, self._lock):
+        self._holds_files = False
+        for resource in ((self._writing or (None, None))[1], self._state_file, self._lock):
             if resource is not None:
                 resource.close()
         self._group_commit.close()
@@ -219,6 +223,13 @@ class PartitionLog:
         except PoisonedError:
             if error is None:  # otherwise it is, or follows from, the error that is on its way
                 raise
+
+    def __del__(self) -> None:
+        # As files do it. What was not synced stays so: this may run in any thread, at any moment.
+        if self._holds_files:
+            self._refusal = ClosedError
+            self._let_go()
+            warnings.warn(f"unclosed log {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"PartitionLog({self.directory!r})"
@@ -349,20 +360,14 @@ class PartitionLog:
                 if guard is not None:
                     guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
                 if origin == "client":
-                    batches = placed(
-                        batches,
-                        state.next_offset,
-                        state.leader_epoch,
-                        append_timestamp=self._clock.now_ms() if self._append_time else None,
-                    )
+                    now = self._now_ms() if self._append_time else None
+                    batches = placed(batches, state.next_offset, state.leader_epoch, now)
                 else:
                     check_offsets(batches, state.next_offset, self.directory)
                     epochs = new_epochs(batches, state.leader_epoch)
                     if epochs:
                         writer.begin_epochs(state, epochs)
-                sizes = [
-                    (b.header.size, b.header.last_offset, b.header.max_timestamp) for b in batches
-                ]
+                sizes = [batch_size(batch.header) for batch in batches]
                 base = batches[0].header.base_offset
                 writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
             finally:

@@ -81,7 +81,7 @@ def ready_batches(
 
 
 def placed(
-    batches: Sequence[Batch], offset: int, leader_epoch: int, *, append_timestamp: int | None
+    batches: Sequence[Batch], offset: int, leader_epoch: int, append_timestamp: int | None
 ) -> list[Batch]:
     """The batches at ``offset`` and behind it, with the time of the append if there is one."""
     result = []

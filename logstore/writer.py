@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 from logstore.config import LogConfig
@@ -17,13 +18,14 @@ from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.checksum import crc32
 from logstore.segments.files import File, Files, write_fully
+from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
 from logstore.state import POISONED, Checkpoint, LogState, StateFile
 from logstore.structure import remove_segment, segment_path, start_segment
 
-__all__ = ["BatchSize", "LogWriter", "poisoned_error"]
+__all__ = ["BatchSize", "LogWriter", "batch_size", "poisoned_error"]
 
 
 _MAX_OFFSET = (1 << 63) - 1
@@ -31,6 +33,11 @@ _MAX_OFFSET = (1 << 63) - 1
 
 BatchSize = tuple[int, int, int]
 """What the index rule has to know of a batch: size, last offset, largest timestamp."""
+
+
+def batch_size(header: BatchHeader) -> BatchSize:
+    """What the index rule has to know of the batch with this header."""
+    return header.size, header.last_offset, header.max_timestamp
 
 
 class LogWriter:
@@ -41,6 +48,7 @@ class LogWriter:
     ) -> None:
         self._files = files
         self._directory = directory
+        self._name = os.path.basename(os.path.abspath(directory))
         self._config = config
         self._state_file = state_file
         self._look = state_file.block
@@ -179,9 +187,10 @@ class LogWriter:
         self._open_for = (state.generation, state.active_base)
         self._max_next_offset = min(_MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
         self._trim_indexes(state)
-        # All processes must agree on the jitter, and no two segments should: it is a hash.
+        # All processes must agree on the jitter, and no two segments should: it is a hash. By the
+        # directory's own name, since each process may have come to it by another path.
         spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
-        seed = crc32(f"{self._directory} {state.active_base}".encode())
+        seed = crc32(f"{self._name} {state.active_base}".encode(errors="surrogateescape"))
         self._roll_after_ms = self._config.longest_segment_ms - (seed % spread if spread else 0)
         self._block = block
 

@@ -41,6 +41,27 @@ def directory(tmp_path: Path) -> Path:
 # rolling ------------------------------------------------------------------------------------
 
 
+def test_handles_that_came_by_different_paths_agree_when_a_segment_is_rolled(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.mkdir()
+    ages = set()
+    for place, path in ((directory.parent, "orders-0"), (directory, "."), (directory, directory)):
+        monkeypatch.chdir(place)
+        # The largest age at which a record does not begin a new segment, found by halving.
+        low, high = 1, 1_000_000
+        while low < high:
+            age = (low + high + 1) // 2
+            with opened(path, segment_ms=1_000_000, segment_jitter_ms=1_000_000) as log:
+                log.append(records("first", timestamp=0))
+                log.append(records("second", timestamp=age))
+                rolled = len(log.segments) > 1
+                log.truncate(0)
+            low, high = (low, age - 1) if rolled else (age, high)
+        ages.add(low)
+    assert len(ages) == 1
+
+
 def test_a_segment_is_rolled_before_it_grows_beyond_its_bytes(directory: Path) -> None:
     size = len(raw_batch(0, "x" * 100))
     with opened(directory, segment_bytes=3 * size) as log:
