@@ -320,10 +320,10 @@ class PartitionLog:
                 base = state.next_offset
                 last = base + sealed.record_count - 1
                 raw = sealed.at(base, state.leader_epoch)
-                writer.write(state, raw, base, ((size, last, timestamp),))
+                due = writer.write(state, raw, base, ((size, last, timestamp),))
             finally:
                 lock.release()
-        if acks == "all":
+        if due or acks == "all":
             self._group_commit.sync_to(last + 1)
         return new_appended((base, last, timestamp))
 
@@ -369,11 +369,11 @@ class PartitionLog:
                         writer.begin_epochs(state, epochs)
                 sizes = [batch_size(batch.header) for batch in batches]
                 base = batches[0].header.base_offset
-                writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
+                due = writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
             finally:
                 lock.release()
         last = sizes[-1][1]
-        if acks == "all":
+        if due or acks == "all":
             self._group_commit.sync_to(last + 1)
         return Appended(base, last, max(size[2] for size in sizes))
 

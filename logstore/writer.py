@@ -31,6 +31,9 @@ __all__ = ["BatchSize", "LogWriter", "batch_size", "poisoned_error"]
 _MAX_OFFSET = (1 << 63) - 1
 """The largest log end offset: one that Kafka's 64 bits can hold."""
 
+_ROLL_BYTES = 8 << 20
+"""So many bytes may well be left for the sync of a roll, which is done under the lock."""
+
 BatchSize = tuple[int, int, int]
 """What the index rule has to know of a batch: size, last offset, largest timestamp."""
 
@@ -69,6 +72,9 @@ class LogWriter:
         """The segment is rolled when records come that are this much younger than its first."""
         self._max_next_offset = 0
         """And when the log's end would lie behind this: indexes store offsets in 4 bytes."""
+        self._sync_from = 0
+        """The size of the segment from which on it is time to sync what is there: half of the room
+        that was left when that was last looked at."""
         self._log: File
         self._offset_index: File
         self._time_index: File
@@ -186,6 +192,7 @@ class LogWriter:
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
         self._max_next_offset = min(_MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
+        self._plan_sync(state.valid_end)
         self._trim_indexes(state)
         # All processes must agree on the jitter, and no two segments should: it is a hash. By the
         # directory's own name, since each process may have come to it by another path.
@@ -196,8 +203,12 @@ class LogWriter:
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
-    ) -> None:
-        """Write ``raw``, which consists of ``batches``, and publish the new end."""
+    ) -> bool:
+        """Write ``raw``, which consists of ``batches``, and publish the new end.
+
+        Returns whether it is time to sync the segment, outside the locks, so that the roll that is
+        to come has little left to sync.
+        """
         next_offset = batches[-1][1] + 1
         progress = state.progress
         if (
@@ -244,6 +255,14 @@ class LogWriter:
         block = state.pack()
         self._store(block)
         self._block = block
+        if position < self._sync_from:
+            return False
+        self._plan_sync(position)
+        return True
+
+    def _plan_sync(self, position: int) -> None:
+        room = self._segment_bytes - position
+        self._sync_from = position + room // 2 if room > _ROLL_BYTES else _MAX_OFFSET
 
     def _make_room(
         self, state: LogState, size: int, base_offset: int, batches: Sequence[BatchSize]
@@ -314,7 +333,8 @@ class LogWriter:
 
         The old segment is synced before the new one takes anything, so that a power cut never
         leaves a hole between them. Appenders wait for it: what was appended with ``acks=1`` since
-        the last sync, up to the whole segment, goes to disk under the locks.
+        the last sync goes to disk under the locks. That is little where the segment is full (see
+        ``write``), and up to half of the segment where it is rolled for its age.
         Commit point: the sync of the directory in ``start_segment``. While the files change the
         generation is odd; whoever finds it so, with the lock in hand, derives the state anew.
         """

@@ -41,6 +41,31 @@ def directory(tmp_path: Path) -> Path:
 # rolling ------------------------------------------------------------------------------------
 
 
+def test_little_is_left_to_sync_under_the_lock_when_a_full_segment_is_rolled(
+    directory: Path,
+) -> None:
+    files = SpyFiles()
+    events: list[tuple[int, bool]] = []  # bytes in the first segment, and whether the lock was free
+    first = directory / f"{0:020d}.log"
+    with opened(directory, files, segment_bytes=64 << 20) as log:
+
+        def before(operation: str, path: str) -> None:
+            if operation == "sync" and path == str(first):
+                events.append((first.stat().st_size, no_locks_held(log)))
+
+        files.before = before
+        value = bytes(500_000)
+        while len(log.segments) == 1:
+            log.append(records(value, value), acks=1)
+    *ahead, (full, free) = events
+    assert not free, "the roll syncs under the lock, before the next segment takes anything"
+    assert ahead
+    assert all(outside for _, outside in ahead)
+    assert len(ahead) < 6
+    assert full - ahead[-1][0] < 10 << 20
+    assert damage(directory) == []
+
+
 def test_handles_that_came_by_different_paths_agree_when_a_segment_is_rolled(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
