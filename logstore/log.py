@@ -58,7 +58,7 @@ from logstore.ready import (
     too_large,
 )
 from logstore.retention import Decision, SegmentInfo
-from logstore.segments.batch import Batch, seal_records
+from logstore.segments.batch import Batch, place, seal_parts
 from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles, Files
 from logstore.segments.header import TimestampType
@@ -295,19 +295,13 @@ class PartitionLog:
         if self._codec_for is not None:
             codec = self._codec_for(codec)
         now = self._now_ms()
-        sealed = seal_records(
-            records,
-            codec=codec,
-            level=level,
-            default_timestamp=now,
-            append_timestamp=now if self._append_time else None,
+        crc, tail, count, timestamp, size = seal_parts(
+            records, codec, level, now, now if self._append_time else None, codec
         )
         if self._compacts:
             refuse_keyless(records, self.directory)
-        size = sealed.size
         if size > self._max_message_bytes:
             raise too_large(size, self._max_message_bytes, self.directory)
-        timestamp = sealed.max_timestamp
         lock, writer = self._writing or self._refuse()
         if lock.mutex.locked():  # otherwise not asked: a call less
             lock.threads()
@@ -318,8 +312,8 @@ class PartitionLog:
                 if guard is not None:
                     guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
                 base = state.next_offset
-                last = base + sealed.record_count - 1
-                raw = sealed.at(base, state.leader_epoch)
+                last = base + count - 1
+                raw = place(crc, tail, base, state.leader_epoch)
                 due = writer.write(state, raw, base, ((size, last, timestamp),))
             finally:
                 lock.release()

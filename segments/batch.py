@@ -11,7 +11,7 @@ whoever reads a segment sees one kind of thing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, overload
 
@@ -48,7 +48,9 @@ __all__ = [
     "encode_batch",
     "iter_batches",
     "peek",
+    "place",
     "seal_batch",
+    "seal_parts",
     "seal_records",
 ]
 
@@ -82,6 +84,7 @@ _CRC_START = _BEFORE_CRC.size
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _PLACE = struct.Struct(">qii")
 """What stands in front of the magic: offset, length, leader epoch."""
+_LENGTH_BEFORE_TAIL = _CRC_START - LOG_OVERHEAD_BYTES
 _MAGIC_POSITION = 16
 _INT64_MAX = (1 << 63) - 1
 _CODEC_BITS = 7
@@ -338,13 +341,13 @@ class SealedBatch(NamedTuple):
 
     def at(self, base_offset: int, leader_epoch: int) -> bytes:
         """The whole batch, placed at ``base_offset`` and stamped with ``leader_epoch``."""
-        length = self.size - LOG_OVERHEAD_BYTES
-        return _BEFORE_CRC.pack(base_offset, length, leader_epoch, 2, self.crc) + self.tail
+        return place(self.crc, self.tail, base_offset, leader_epoch)
 
 
-_new_sealed: Callable[[tuple[int, bytes, int, int, int]], SealedBatch]
-_new_sealed = partial(tuple.__new__, SealedBatch)
-"""``SealedBatch._make`` without its Python frame."""
+def place(crc: int, tail: bytes, base_offset: int, leader_epoch: int) -> bytes:
+    """The batch with this CRC and all that stands behind it, placed at ``base_offset``."""
+    length = _LENGTH_BEFORE_TAIL + len(tail)
+    return _BEFORE_CRC.pack(base_offset, length, leader_epoch, 2, crc) + tail
 
 
 def seal_batch(
@@ -372,7 +375,7 @@ def seal_batch(
     )
     tail += body
     size = _CRC_START + len(tail)
-    return _new_sealed((crc32c_extend(0, tail), tail, record_count, max_timestamp, size))
+    return SealedBatch(crc32c_extend(0, tail), tail, record_count, max_timestamp, size)
 
 
 def seal_records(
@@ -394,6 +397,37 @@ def seal_records(
     ``append_timestamp`` makes it a batch of LogAppendTime. Raises InvalidInputError when there are
     no records, or one of them cannot be stored.
     """
+    attributes = codec | transactional << 4 | control << 5
+    parts = seal_parts(
+        records,
+        codec,
+        level,
+        default_timestamp,
+        append_timestamp,
+        attributes,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+    )
+    return SealedBatch(*parts)
+
+
+def seal_parts(
+    records: Sequence[Record],
+    codec: Codec,
+    level: int | None,
+    default_timestamp: int,
+    append_timestamp: int | None,
+    attributes: int,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    base_sequence: int = -1,
+) -> tuple[int, bytes, int, int, int]:
+    """The fields of the :class:`SealedBatch` of ``seal_records``.
+
+    A named tuple, arguments by name and the attributes' flags would be a twentieth of a single
+    append; ``attributes`` has the codec's bits and those of transactions.
+    """
     count = len(records)
     if not count:
         raise InvalidInputError("a batch holds at least one record")
@@ -407,7 +441,6 @@ def seal_records(
         raise InvalidInputError(
             f"a batch of {HEADER_BYTES + len(body)} bytes is too large: at most {MAX_BATCH_BYTES}"
         )
-    attributes = codec | transactional << 4 | control << 5
     if append_timestamp is not None:
         attributes |= TimestampType.LOG_APPEND << 3
         max_timestamp = append_timestamp
@@ -424,7 +457,7 @@ def seal_records(
     )
     tail += body
     size = _CRC_START + len(tail)
-    return _new_sealed((crc32c_extend(0, tail), tail, count, max_timestamp, size))
+    return crc32c_extend(0, tail), tail, count, max_timestamp, size
 
 
 def encode_batch(

@@ -326,8 +326,11 @@ class _DiskFile:
     def sync(self) -> None:
         if self._descriptor < 0:
             _closed()
-        with _naming(self.path):
+        try:
             _sync(self._descriptor)
+        except OSError as error:
+            error.filename = error.filename or self.path
+            raise
 
     def close(self) -> None:
         if self._descriptor >= 0:
