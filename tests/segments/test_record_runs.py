@@ -147,8 +147,8 @@ def test_timestamps_and_offsets_of_two_bytes_are_checked_and_read_in_a_run(step:
     data, _, _ = encode_records(batch)
     assert compared(data, len(batch)) == assigned(batch, 7)
     assert runs_in(data, len(batch)) == [64, 40]
-    place = locate_records(data, len(batch))[-10]
-    for position in range(place.start, place.end):
+    bounds = locate_records(data, len(batch)).bounds
+    for position in range(bounds[-11], bounds[-10]):
         for value in (0, 1, 2, 0x7E, 0x7F, 0x80, 0x81, 0xFE, 0xFF, data[position] ^ 0x80):
             compared(data[:position] + bytes([value]) + data[position + 1 :], len(batch))
 
@@ -185,8 +185,8 @@ def test_offsets_that_compaction_left_are_kept() -> None:
     kept = sorted(random.Random(3).sample(range(8000), 500))
     whole = [Record(timestamp=BASE_TIMESTAMP, value=b"%04d" % i) for i in range(8000)]
     data, _, _ = encode_records(whole)
-    places = locate_records(data, len(whole))
-    some = b"".join(data[places[index].start : places[index].end] for index in kept)
+    bounds = locate_records(data, len(whole)).bounds
+    some = b"".join(data[bounds[index] : bounds[index + 1]] for index in kept)
     found = compared(some, len(kept))
     assert found == [assigned(whole, 7)[index] for index in kept]
     assert sum(runs_in(some, len(kept))) > 400
