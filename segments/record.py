@@ -20,10 +20,10 @@ These functions are the hot path of everything above them. What profiling taught
   and lets one ``join`` copy everything once.
 - Decoding spends its time in what is done for each record and not in what is done for each byte.
   So records that look like their neighbours are decoded column by column
-  (``logstore.segments.record_runs``), three times as fast as one by one
+  (``logstore.segments.record_runs``), two to three times as fast as one by one
   (``logstore.segments.record_singles``), which is left for all others.
 - Columns were also made of records whose values differ in size, by collecting what stands around
-  the values. That took as long as it saved.
+  the values. That took nearly as long as it saved.
 """
 
 from __future__ import annotations
