@@ -33,7 +33,7 @@ from logstore.segments.layout import (
     partition_files,
 )
 from logstore.segments.record import Record
-from logstore.segments.scan import Damage, scan
+from logstore.segments.scan import Damage, survey
 
 __all__ = ["dump"]
 
@@ -121,7 +121,7 @@ def _parts(files: Files, file: PartitionFile, *, records: bool) -> Iterator[_Par
 def _log_parts(files: Files, path: str, *, records: bool) -> Iterator[_Part]:
     log = files.open(path)
     try:
-        for item in scan(log):
+        for item in survey(log):
             if isinstance(item, Damage):
                 yield _Broken(path, item.position, item.reason)
                 continue

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from logstore.segments import offset_index
@@ -19,7 +19,7 @@ from logstore.segments.batch import Batch
 from logstore.segments.check_batch import batch_problems
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.files import File
-from logstore.segments.scan import Damage, DamageKind, find_batch, scan
+from logstore.segments.scan import Damage, survey
 
 __all__ = [
     "Cut",
@@ -95,7 +95,7 @@ def plan_segment(file: File, base_offset: int, following: int | None, known: Kno
     cuts: list[Cut] = []
     torn: set[int] = set()
     good: list[_Place] = []
-    for item in _items(file, size):
+    for item in survey(file, end=size):
         if isinstance(item, Damage):
             cuts.append(Cut("damaged", item.position, item.size, item.reason))
             torn.add(item.position)
@@ -123,32 +123,6 @@ def plan_segment(file: File, base_offset: int, following: int | None, known: Kno
     elif next_offset == following:
         _mark_torn_end(cuts, size, {p for p in torn if _is_zeros(cuts, p)}, 0)
     return SegmentPlan(base_offset, file.path, size, cuts, next_offset)
-
-
-def _items(file: File, end: int) -> Iterator[Batch | Damage]:
-    """What a scan finds, except that it does not believe the length of a batch whose checksum is
-    wrong, unless a good batch, or nothing, stands where that says it ends."""
-    position = 0
-    while position < end:
-        items = scan(file, start=position, end=end)
-        for item in items:
-            position = item.position
-            if isinstance(item, Damage):
-                yield item
-                position += item.size
-                continue
-            position += item.header.size
-            if item.crc_ok or item.header.magic < 2 or position == end:
-                yield item
-                continue
-            behind = next(scan(file, start=position, end=end, resync=False))
-            if isinstance(behind, Batch) and behind.crc_ok:
-                yield item
-                continue
-            position = find_batch(file, item.position + 1, end)
-            reason = next(batch_problems(item)).text
-            yield Damage(item.position, position - item.position, DamageKind.CORRUPT, reason)
-            break
 
 
 def _problem(batch: Batch, base_offset: int, following: int | None) -> str | None:

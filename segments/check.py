@@ -38,7 +38,7 @@ from logstore.segments.layout import (
     partition_directories,
     partition_files,
 )
-from logstore.segments.scan import Damage, scan
+from logstore.segments.scan import Damage, scan, survey
 
 __all__ = ["Finding", "Totals", "check"]
 
@@ -345,6 +345,8 @@ class _Partition:
         return True
 
     def _epoch_problems(self, log: PartitionFile, batch: Batch) -> Iterator[Problem]:
+        """An epoch that goes back is a note: Kafka takes it from a leader with a warning, and drops
+        from the checkpoint what contradicts it. One that the checkpoint contradicts is damage."""
         epoch, base_offset = batch.header.leader_epoch, batch.header.base_offset
         if epoch < -1:
             yield Problem(batch.position, "the leader epoch is negative", "-1 or more", f"{epoch}")
@@ -358,9 +360,10 @@ class _Partition:
         if last is not None and epoch < last.epoch:
             yield Problem(
                 batch.position,
-                "the leader epochs do not ascend",
+                "the leader epochs go back",
                 f"at least {last.epoch}",
                 f"{epoch}",
+                severity="note",
             )
 
     # The other files ------------------------------------------------------------------------
@@ -477,7 +480,7 @@ def _look_twice(file: File, pause: Callable[[], None] | None) -> Iterator[Batch 
     writer is at work, and nothing is wrong with it.
     """
     end = file.size()
-    for item in scan(file, end=end):
+    for item in survey(file, end=end):
         size = item.size if isinstance(item, Damage) else item.header.size
         at_end = item.position + size >= end
         if pause and at_end and (isinstance(item, Damage) or not item.crc_ok):

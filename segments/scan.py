@@ -1,7 +1,8 @@
 """Reading a segment from one end to the other: batches, and the places that are not batches.
 
 A scan never stops silently. What it cannot read becomes a :class:`Damage` with its position and
-reason, and the scan goes on at the next batch that proves itself by its checksum.
+reason, and the scan goes on at the next batch that proves itself by its checksum. A *survey* checks
+the checksums as well, and does not let a length that may be wrong hide the batches behind.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES, Batch, peek
-from logstore.segments.errors import FormatError
+from logstore.segments.errors import ChecksumError, FormatError
 from logstore.segments.files import File
 
-__all__ = ["Damage", "DamageKind", "find_batch", "has_unwritten_sector", "scan"]
+__all__ = ["Damage", "DamageKind", "has_unwritten_sector", "scan", "survey"]
 
 _CHUNK_BYTES = 1 << 20
 _SMALLEST_HEADER_BYTES = 17
@@ -80,10 +81,70 @@ def scan(
         position = stop
 
 
-def find_batch(file: File, start: int, end: int) -> int:
-    """The position of the first batch at or behind ``start`` that proves itself by its checksum
-    (format 2 only), or ``end``: for whoever does not believe the length of one in front of it."""
-    return _next_batch(_Window(file, end), start, end)
+def survey(file: File, *, start: int = 0, end: int | None = None) -> Iterator[Batch | Damage]:
+    """A scan for whoever has to know how far damage reaches: to check, to show, to recover.
+
+    A batch of format 2 with a wrong checksum may have a wrong length, too. It is yielded as a batch
+    if what stands where it says that it ends is a good batch or nothing, and no good batches inside
+    of it lead there as well; otherwise as a Damage up to the next good batch.
+    """
+    if end is None:
+        end = file.size()
+    window = _Window(file, end)
+    position = start
+    while position < end:
+        for item in scan(file, start=position, end=end):
+            if isinstance(item, Batch) and item.header.magic >= 2:
+                stop = _distrusted(window, item, end)
+                if stop is not None:
+                    position = stop
+                    yield _wrong_checksum(item, stop)
+                    break
+            position = item.position + (item.size if isinstance(item, Damage) else item.header.size)
+            yield item
+
+
+def _distrusted(window: _Window, batch: Batch, end: int) -> int | None:
+    """Where the next good batch begins (or ``end``), if the length of ``batch`` is not to be
+    believed; None if it is."""
+    if batch.crc_ok:
+        return None
+    claimed = batch.position + batch.header.size
+    position = _next_batch(window, batch.position + 1, end)
+    if claimed != end and not _is_good(_batch_at(window, claimed, end)):
+        return position
+    # A batch inside may be a record's value. It would not end where the batch around it does: a
+    # value is followed by the count of headers.
+    while position < claimed:
+        if _leads_to(window, position, claimed, end, batch.header.base_offset):
+            return position
+        position = _next_batch(window, position + 1, end)
+    return None
+
+
+def _leads_to(window: _Window, position: int, target: int, end: int, offset: int) -> bool:
+    """Whether good batches of offsets above ``offset`` stand one behind the other from
+    ``position`` to ``target``."""
+    while position < target:
+        batch = _batch_at(window, position, end)
+        if not isinstance(batch, Batch) or not batch.crc_ok or batch.header.base_offset <= offset:
+            return False
+        position += batch.header.size
+        offset = batch.header.last_offset
+    return position == target
+
+
+def _is_good(found: Batch | tuple[DamageKind, str]) -> bool:
+    return isinstance(found, Batch) and found.crc_ok
+
+
+def _wrong_checksum(batch: Batch, stop: int) -> Damage:
+    try:
+        batch.check_crc()
+    except ChecksumError as error:
+        reason = f"{error.reason}, and its length is wrong"
+        return Damage(batch.position, stop - batch.position, DamageKind.CORRUPT, reason)
+    raise AssertionError("only asked for a batch with a wrong checksum")
 
 
 def _batch_at(window: _Window, position: int, end: int) -> Batch | tuple[DamageKind, str]:

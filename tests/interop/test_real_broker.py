@@ -578,10 +578,8 @@ def test_the_broker_leaves_our_own_files_alone(moved: Moved) -> None:
 
 
 def test_check_finds_no_damage_in_what_the_broker_gives_back(moved: Moved) -> None:
-    """But that its epochs begin below those of a log that had more of them: see compatibility.md"""
-    found = damage(moved.files)
-    assert [Path(each["file"]).parent.name for each in found] == ["transactions-0"]
-    assert found[0]["reason"].startswith("the leader epochs do not ascend")
+    """That its epochs begin below those of a log that had more of them is a note."""
+    assert damage(moved.files) == []
 
 
 # And back ---------------------------------------------------------------------------------------

@@ -215,6 +215,20 @@ def test_what_stands_behind_a_damaged_place_is_checked_too() -> None:
     assert positions == [len(first), len(first + second + third) + 90]
 
 
+def test_a_wrong_length_hides_no_batches_behind_it() -> None:
+    first, second, third = batch(0, [0]), batch(1, [1]), batch(2, [2])
+    wrong = first[:8] + (len(first + second) - 12).to_bytes(4, "big") + first[12:]
+    totals = Totals()
+    contents = {"00000000000000000000.log": wrong + second + third}
+    (finding,) = (
+        f for f in findings_of(in_memory(contents), totals=totals) if f.severity == "damage"
+    )
+    assert place(finding) == ("00000000000000000000.log", 0)
+    assert "checksum" in finding.reason
+    assert "its length is wrong" in finding.reason
+    assert totals.batches == 2
+
+
 def test_offsets_that_go_back_are_damage() -> None:
     first, second = batch(5, [0, 1]), batch(6, [2])
     finding = one_damage({"00000000000000000005.log": first + second})
@@ -239,9 +253,18 @@ def test_an_offset_that_no_index_could_name_is_damage() -> None:
     assert "too far" in finding.reason
 
 
-def test_leader_epochs_that_go_back_are_damage() -> None:
+def test_leader_epochs_that_go_back_are_a_note_unless_the_checkpoint_says_otherwise() -> None:
     contents = segment([batch(0, [0], leader_epoch=2), batch(1, [1], leader_epoch=1)], 0)
-    assert "leader epochs" in one_damage(contents).reason
+    (finding,) = findings_of(in_memory(contents))
+    assert (finding.severity, finding.expected, finding.found) == ("note", "at least 2", "1")
+    # What Kafka leaves in the checkpoint then, and what it never does.
+    contents[EPOCHS] = format_leader_epochs([EpochEntry(1, 1)])
+    assert damage_in(contents) == []
+    contents[EPOCHS] = format_leader_epochs([EpochEntry(2, 0)])
+    assert "is not the one in the checkpoint" in one_damage(contents).reason
+
+
+def test_a_negative_leader_epoch_is_damage() -> None:
     contents = segment([batch(0, [0], leader_epoch=-2)], 0)
     assert "negative" in one_damage(contents).reason
 

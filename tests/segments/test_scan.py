@@ -21,6 +21,7 @@ from logstore.segments.scan import (
     DamageKind,
     has_unwritten_sector,
     scan,
+    survey,
 )
 
 from .partitions import batch, write
@@ -211,6 +212,93 @@ def test_good_batches_behind_damage_are_all_found(data: bytes) -> None:
     # 0xff cannot begin a batch, nor be the beginning of one that swallows what comes behind it.
     found = [item.raw for item in scan(log(b"\xff" * 12 + data + WHOLE)) if isinstance(item, Batch)]
     assert [raw for raw in found if raw in BATCHES] == BATCHES
+
+
+# --- lengths that went wrong -------------------------------------------------------------------
+
+
+def surveyed(data: bytes) -> list[tuple[str, int, int]]:
+    """What a survey finds, as above; batches with a wrong checksum are ``bad``."""
+    return [
+        (item.kind.value, item.position, item.size)
+        if isinstance(item, Damage)
+        else ("batch" if item.crc_ok else "bad", item.position, item.header.size)
+        for item in survey(log(data))
+    ]
+
+
+def with_length(data: bytes, position: int, size: int) -> bytes:
+    """A log whose batch at ``position`` says that it has another size."""
+    return data[: position + 8] + (size - 12).to_bytes(4, "big") + data[position + 12 :]
+
+
+LOG = b"".join(batch(number, [number]) for number in range(6))
+SIZE = len(LOG) // 6
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        SIZE - 1,
+        SIZE + 1,
+        SIZE + 40,
+        2 * SIZE,
+        3 * SIZE,
+        2 * SIZE + 5,
+        5 * SIZE,
+        5 * SIZE + 1,
+        1 << 30,
+    ],
+)
+def test_a_survey_finds_the_good_batches_behind_a_wrong_length(size: int) -> None:
+    good = [("batch", number * SIZE, SIZE) for number in range(6)]
+    assert surveyed(with_length(LOG, SIZE, size)) == [
+        good[0],
+        ("corrupt", SIZE, SIZE),
+        *good[2:],
+    ]
+
+
+def test_a_survey_finds_where_every_flipped_bit_of_a_length_ends() -> None:
+    for number in range(6):
+        for bit in range(32):
+            size = int.from_bytes(LOG[SIZE * number + 8 : SIZE * number + 12], "big") ^ (1 << bit)
+            data = with_length(LOG, SIZE * number, (size + 12) % (1 << 32))
+            found = surveyed(data)
+            assert [item for item in found if item[0] == "batch"] == [
+                ("batch", other * SIZE, SIZE) for other in range(6) if other != number
+            ], (number, bit)
+            assert sum(item[2] for item in found) == len(LOG)
+
+
+def test_a_survey_leaves_a_bad_batch_whose_length_is_right_its_place() -> None:
+    data = bytearray(LOG)
+    data[SIZE * 2 - 1] ^= 1
+    assert surveyed(bytes(data))[1] == ("bad", SIZE, SIZE)
+    data = bytearray(LOG)
+    data[-1] ^= 1
+    assert surveyed(bytes(data))[5] == ("bad", 5 * SIZE, SIZE)
+
+
+@pytest.mark.parametrize("behind", [b"", BATCHES[2]])
+def test_a_survey_does_not_take_a_record_of_a_bad_batch_for_a_batch(behind: bytes) -> None:
+    outer = bytearray(encode_batch([Record(timestamp=0, value=batch(50, [50]))], base_offset=0))
+    outer[-1] ^= 1  # the count of headers, behind the batch that is the value
+    found = surveyed(bytes(outer) + behind)
+    assert found[0] == ("bad", 0, len(outer))
+    assert len(found) == 1 + bool(behind)
+
+
+@examples(200)
+@given(data=st.binary(max_size=400), before=st.integers(0, 3), after=st.integers(0, 3))
+def test_a_survey_covers_every_byte_once(data: bytes, before: int, after: int) -> None:
+    position = 0
+    whole = LOG[: SIZE * before] + data + LOG[SIZE * (6 - after) :]
+    for _, start, size in surveyed(whole):
+        assert start == position
+        assert size > 0
+        position += size
+    assert position == len(whole)
 
 
 # --- holes that a power cut leaves ------------------------------------------------------------
