@@ -7,13 +7,27 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from logstore.errors import InvalidInputError
+from logstore.segments import offset_index
 
-__all__ = ["ACKS", "Acks", "Appended", "Guard", "LogView", "new_appended", "wrong_acks"]
+__all__ = [
+    "ACKS",
+    "MAX_OFFSET",
+    "Acks",
+    "Appended",
+    "Guard",
+    "LogView",
+    "new_appended",
+    "out_of_bounds",
+    "wrong_acks",
+]
 
 Acks = Literal[0, 1, "all"]
 """When an append returns: written to the operating system (0 and 1), or on stable storage."""
 
 ACKS = frozenset((0, 1, "all"))
+
+MAX_OFFSET = (1 << 63) - 1
+"""The largest log end offset: one that Kafka's 64 bits can hold."""
 
 
 class Appended(NamedTuple):
@@ -46,3 +60,15 @@ Guard = Callable[[LogView], None]
 def wrong_acks(acks: object) -> InvalidInputError:
     """The error of an append with other acks than these."""
     return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
+
+
+def out_of_bounds(directory: str, base_offset: int, next_offset: int) -> InvalidInputError:
+    """The error of batches whose offsets a log, or a segment, cannot hold."""
+    if next_offset > MAX_OFFSET:
+        return InvalidInputError(
+            f"{directory}: offset {next_offset - 1} is out of bounds: 0 to {MAX_OFFSET - 1}"
+        )
+    return InvalidInputError(
+        f"{directory}: batches at offsets {base_offset} to {next_offset - 1} are too far apart for "
+        f"one segment, which holds {offset_index.MAX_RELATIVE + 1}: append them one by one"
+    )

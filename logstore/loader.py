@@ -4,10 +4,11 @@ States of a partition's directory, and what an opening finds in each:
 
 - *attached*: the state was derived since the machine started. Nothing is read but the state; a
   tail that a killed writer left behind the valid end is settled by :func:`settle_tail`.
-- *closed cleanly*: the machine restarted, and the checkpoint ends where the log does. Nothing is
-  scanned.
+- *closed cleanly*: the machine restarted, the checkpoint is marked as that of a close, and ends
+  where the log does. Nothing is scanned.
 - *crashed*: everything behind the checkpoint (the whole active segment where there is none) is
-  scanned. What was torn is cut; damage in front of good batches raises.
+  scanned. What was torn is cut; damage in front of good batches, or of what the checkpoint says
+  was on stable storage, raises.
 - *poisoned*: a sync failed. The cache may say what the disk does not, so the active segment is
   written anew (:func:`_rewrite_active`) before anything else.
 
@@ -18,18 +19,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from logstore.config import LogConfig
+from logstore.epochs import settle_epochs
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import Batch
-from logstore.segments.checkpoint import EpochEntry, format_leader_epochs, parse_leader_epochs
+from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.errors import ChecksumError, FormatError
-from logstore.segments.files import File, Files, read_bounded, write_atomically, write_fully
+from logstore.segments.files import File, Files, write_fully
 from logstore.segments.indexing import IndexProgress
-from logstore.segments.scan import Damage, has_unwritten_sector, scan
-from logstore.state import POISONED, Checkpoint, LogState
+from logstore.segments.scan import Damage, has_unwritten_sector, survey
+from logstore.state import CLEAN, POISONED, Checkpoint, LogState, StateFile
 from logstore.structure import (
     drop_below,
     finish_swaps,
@@ -39,11 +41,10 @@ from logstore.structure import (
     start_segment,
 )
 
-__all__ = ["advance_epochs", "recover", "settle_tail"]
+__all__ = ["recover", "settle_tail"]
 
 _log = logging.getLogger("logstore")
 
-_MAX_CHECKPOINT_BYTES = 16 << 20
 _HOLE_SEARCH_BYTES = 64 << 20
 
 
@@ -51,19 +52,21 @@ def recover(
     files: Files,
     directory: str,
     config: LogConfig,
+    state_file: StateFile,
     *,
-    previous: LogState,
-    checkpoint: Checkpoint | None,
-    same_boot: bool,
+    known_generation: int,
     sync_failed: Callable[[], None],
 ) -> LogState:
     """Derive the state of a log from its files, and put the files in order.
 
-    ``previous`` is what the state said, and is trusted for nothing but ``POISONED`` and the
-    generation, which moves on for the other processes to notice. ``sync_failed`` is called when
-    the log cannot be synced. Raises FormatError for damage that is no torn tail; nothing has been
-    changed then.
+    What the state said is trusted for nothing but its ``leftover``, and the generation moves on for
+    the other processes to notice; ``known_generation`` is one that the caller has seen.
+    ``sync_failed`` is called when the log cannot be synced. Raises FormatError for damage that is
+    no torn tail; nothing has been changed then.
     """
+    previous = state_file.leftover(known_generation)
+    marks = state_file.marks()
+    same_boot = state_file.is_ours()
     if same_boot:
         # What a killed process renamed is seen, and may not be on stable storage yet. From here on
         # others rely on it.
@@ -72,6 +75,7 @@ def recover(
     log_start_offset = read_offset(files, directory, filenames.LOG_START_CHECKPOINT) or 0
     drop_below(files, directory, log_start_offset)
     bases = list_segments(files, directory)
+    is_new = not bases and not log_start_offset
     if not bases:
         start_segment(files, directory, log_start_offset)
         bases = (log_start_offset,)
@@ -82,27 +86,27 @@ def recover(
         active_base=active,
         log_start_offset=max(bases[0], log_start_offset),
         next_offset=active,
+        due_epoch=max(previous.due_epoch, marks.due_epoch),
+        flags=CLEAN if marks.clean else 0,
     )
     log_path = segment_path(directory, active, filenames.LOG)
     file = files.open(log_path, write=True)
     try:
         size = file.size()
-        if checkpoint is not None and not (
-            checkpoint.active_base == active
-            and checkpoint.valid_end <= size
-            and _indexes_reach(files, directory, checkpoint)
-        ):
-            checkpoint = None
-        if checkpoint is not None:
-            state.valid_end = checkpoint.valid_end
-            state.next_offset = checkpoint.next_offset
-            state.first_timestamp = checkpoint.first_timestamp
-            state.progress = replace(checkpoint.progress)
+        checkpoint = state_file.checkpoint()
+        synced_end = 0
+        if checkpoint is not None and checkpoint.active_base == active:
+            synced_end = checkpoint.valid_end
+            if synced_end <= size and _indexes_reach(files, directory, checkpoint):
+                state.valid_end = synced_end
+                state.next_offset = checkpoint.next_offset
+                state.first_timestamp = checkpoint.first_timestamp
+                state.progress = replace(checkpoint.progress)
+        # Where it ends at the checkpoint all the same, a power cut may have taken what was behind.
+        clean = marks.clean and not poisoned and size == synced_end == state.valid_end
         # After a failed sync, pages that the cache has dropped read as what the disk has.
         may_have_holes = poisoned or not same_boot
-        tail = _read_tail(file, state, config, may_have_holes=may_have_holes)
-        # Batches behind the checkpoint are whole, but nobody knows whether they were ever synced.
-        clean = checkpoint is not None and checkpoint.valid_end == size and not poisoned
+        tail = _read_tail(file, state, config, may_have_holes=may_have_holes, synced_end=synced_end)
         # A closed segment that a backup linked to may be the last one, if a truncation was broken
         # off. Backups are not written to.
         if poisoned or files.links(log_path) > 1:
@@ -120,22 +124,49 @@ def recover(
         file.close()
     # Even behind a clean end: a power cut may have kept entries of batches that it took.
     tail.write_indexes(files, directory, state)
-    if state.next_offset < log_start_offset:
-        # A power cut took records that had been deleted anyway. Offsets are not given out twice,
-        # so the log goes on where it starts.
-        start_segment(files, directory, log_start_offset)
-        drop_below(files, directory, log_start_offset)
-        state = LogState(
-            generation=state.generation,
-            active_base=log_start_offset,
-            log_start_offset=log_start_offset,
-            next_offset=log_start_offset,
-            leader_epoch=state.leader_epoch,
-        )
+    lowest_end = max(log_start_offset, marks.lowest_end)
+    if state.next_offset < lowest_end:
+        state = _go_on_at(files, directory, state, lowest_end)
     state.synced_offset = state.last_stable_offset = state.next_offset
-    lost_memory = not clean and (poisoned or not same_boot)
-    state.leader_epoch = _settle_epochs(files, directory, state, new_epoch=lost_memory)
+
+    def save_due(epoch: int) -> None:
+        if epoch > marks.due_epoch:
+            state_file.save_marks(marks._replace(due_epoch=epoch))
+
+    lost_memory = not clean and (poisoned or not same_boot) and not is_new
+    settle_epochs(
+        files, directory, state, met=tail.epochs, lost_memory=lost_memory, save_due=save_due
+    )
     return state
+
+
+def _go_on_at(files: Files, directory: str, state: LogState, offset: int) -> LogState:
+    """Let a log that ends in front of ``offset`` go on there; returns its state.
+
+    A power cut took records that had been deleted anyway, or a truncation ends where compaction
+    left a gap. Offsets are not given out twice: an empty segment holds the log's end in its name.
+    """
+    # As a roll leaves them: from now on nobody puts the indexes of the segment in front in order.
+    position = state.progress.time_entries * time_index.ENTRY_BYTES
+    last = state.progress.final_time_entry()
+    for suffix in (filenames.OFFSET_INDEX, filenames.TIME_INDEX):
+        index = files.open(segment_path(directory, state.active_base, suffix), write=True)
+        try:
+            if suffix == filenames.TIME_INDEX and last is not None:
+                write_fully(index, time_index.encode_entry(state.active_base, last), position)
+            index.sync()
+        finally:
+            index.close()
+    start_segment(files, directory, offset)
+    drop_below(files, directory, state.log_start_offset)
+    return replace(
+        state,
+        active_base=offset,
+        valid_end=0,
+        next_offset=offset,
+        first_timestamp=-1,
+        progress=IndexProgress(),
+    )
 
 
 def settle_tail(
@@ -147,7 +178,7 @@ def settle_tail(
     stands there is not the work of a writer that was killed; nothing has been changed then.
     """
     size = file.size()
-    tail = _read_tail(file, state, config, may_have_holes=False)
+    tail = _read_tail(file, state, config, may_have_holes=False, synced_end=0)
     if state.valid_end < size:
         _warn_of_cut(file.path, state.valid_end, size, tail.reason)
         file.truncate(state.valid_end)
@@ -156,13 +187,15 @@ def settle_tail(
 
 
 class _Tail:
-    """The index entries that belong to a tail, and why the tail ended where it did."""
+    """The index entries and leader epochs of a tail, and why it ended where it did."""
 
     def __init__(self, progress: IndexProgress) -> None:
         self._offset_position = progress.offset_entries * offset_index.ENTRY_BYTES
         self._time_position = progress.time_entries * time_index.ENTRY_BYTES
         self.offsets: list[bytes] = []
         self.times: list[bytes] = []
+        self.epochs: list[EpochEntry] = []
+        """Each is higher than the one before."""
         self.reason = ""
 
     def write_indexes(self, files: Files, directory: str, state: LogState) -> None:
@@ -183,14 +216,21 @@ class _Tail:
                 file.close()
 
 
-def _read_tail(file: File, state: LogState, config: LogConfig, *, may_have_holes: bool) -> _Tail:
-    """Move ``state`` over the whole batches that stand behind its valid end."""
+def _read_tail(
+    file: File, state: LogState, config: LogConfig, *, may_have_holes: bool, synced_end: int
+) -> _Tail:
+    """Move ``state`` over the whole batches that stand behind its valid end.
+
+    Up to ``synced_end`` the log was on stable storage once: no crash tears anything there.
+    """
     tail = _Tail(state.progress)
     base = state.active_base
-    items = scan(file, start=state.valid_end)
+    items = survey(file, start=state.valid_end)
     for item in items:
         bad = _what_is_wrong(item, state.next_offset, file.path)
         if bad is not None:
+            if state.valid_end < synced_end:
+                raise _lost(file.path, state.valid_end, synced_end, bad.reason)
             # Behind a place that is no batch, the search may find one in the value of a torn
             # record. It belongs to another log, and most of those begin at lower offsets.
             lowest = state.next_offset if isinstance(item, Damage) else 0
@@ -220,8 +260,25 @@ def _read_tail(file: File, state: LogState, config: LogConfig, *, may_have_holes
             tail.times.append(time_index.encode_entry(base, time_entry))
         state.valid_end += header.size
         state.next_offset = header.next_offset
-        state.leader_epoch = max(state.leader_epoch, header.leader_epoch)
+        if header.leader_epoch > (tail.epochs[-1].epoch if tail.epochs else -1):
+            tail.epochs.append(EpochEntry(header.leader_epoch, header.base_offset))
+    if state.valid_end < synced_end:
+        _log.warning(
+            "%s: it ends at byte %d, and %d bytes were on stable storage: somebody has cut it",
+            file.path,
+            state.valid_end,
+            synced_end,
+        )
     return tail
+
+
+def _lost(path: str, position: int, synced_end: int, reason: str) -> FormatError:
+    return FormatError(
+        f"damage in what was on stable storage, up to byte {synced_end} ({reason}); "
+        "`logstore repair` takes it out",
+        path=path,
+        position=position,
+    )
 
 
 def _what_is_wrong(item: Batch | Damage, next_offset: int, path: str) -> FormatError | None:
@@ -285,48 +342,6 @@ def _rewrite_active(files: Files, file: File, valid_end: int) -> File:
     files.rename(path + filenames.TEMPORARY, path)
     files.sync_directory(os.path.dirname(path))
     return files.open(path, write=True)
-
-
-def _settle_epochs(files: Files, directory: str, state: LogState, *, new_epoch: bool) -> int:
-    """Cut the leader epochs back to the log's end, begin a new one if asked, and return the
-    epoch to write with.
-
-    A new epoch tells records that are written now from lost ones of the same offsets (KIP-101).
-    """
-    stored = _read_epochs(files, directory)
-    entries = [e for e in stored if e.start_offset < state.next_offset or e.start_offset == 0]
-    # One that was cut off counts too: its records may be on somebody's replica.
-    latest = max([state.leader_epoch, *(entry.epoch for entry in stored)])
-    if new_epoch and state.next_offset > 0:
-        latest += 1
-    if not entries or entries[-1].epoch < latest:
-        entries.append(EpochEntry(latest, state.next_offset))
-    if entries != stored:
-        _write_epochs(files, directory, entries)
-    return latest
-
-
-def advance_epochs(files: Files, directory: str, new: Sequence[EpochEntry]) -> None:
-    """Note the leader epochs that begin with the batches that are about to be appended."""
-    entries = [e for e in _read_epochs(files, directory) if e.start_offset < new[0].start_offset]
-    _write_epochs(files, directory, [*entries, *new])
-
-
-def _read_epochs(files: Files, directory: str) -> list[EpochEntry]:
-    path = os.path.join(directory, filenames.LEADER_EPOCH_CHECKPOINT)
-    try:
-        data = read_bounded(files, path, _MAX_CHECKPOINT_BYTES)
-    except FileNotFoundError:
-        return []
-    try:
-        return parse_leader_epochs(data)
-    except FormatError as error:
-        raise error.at(path, 0) from None
-
-
-def _write_epochs(files: Files, directory: str, entries: list[EpochEntry]) -> None:
-    path = os.path.join(directory, filenames.LEADER_EPOCH_CHECKPOINT)
-    write_atomically(files, path, format_leader_epochs(entries))
 
 
 def _warn_of_cut(path: str, valid_end: int, size: int, reason: str) -> None:

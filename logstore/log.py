@@ -311,6 +311,8 @@ class PartitionLog:
                 state = writer.enter()
                 if guard is not None:
                     guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
+                if state.due_epoch > state.leader_epoch:
+                    writer.begin_due_epoch(state)
                 base = state.next_offset
                 last = base + count - 1
                 raw = place(crc, tail, base, state.leader_epoch)
@@ -354,6 +356,8 @@ class PartitionLog:
                 if guard is not None:
                     guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
                 if origin == "client":
+                    if state.due_epoch > state.leader_epoch:
+                        writer.begin_due_epoch(state)
                     now = self._now_ms() if self._append_time else None
                     batches = placed(batches, state.next_offset, state.leader_epoch, now)
                 else:

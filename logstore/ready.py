@@ -106,10 +106,11 @@ def check_offsets(batches: Sequence[Batch], next_offset: int, name: str) -> None
 
 
 def new_epochs(batches: Sequence[Batch], leader_epoch: int) -> list[EpochEntry]:
-    """The leader epochs later than ``leader_epoch`` that begin with these batches."""
+    """The leader epochs other than ``leader_epoch`` that begin with these batches. One that goes
+    back is the sender's business, as in Kafka."""
     entries = []
     for batch in batches:
-        if batch.header.leader_epoch > leader_epoch:
+        if 0 <= batch.header.leader_epoch != leader_epoch:
             leader_epoch = batch.header.leader_epoch
             entries.append(EpochEntry(leader_epoch, batch.header.base_offset))
     return entries

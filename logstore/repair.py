@@ -28,7 +28,6 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from logstore.clock import Clock, SystemClock
-from logstore.config import LogConfig
 from logstore.errors import FormatError, InvalidInputError, LockTimeoutError, LogstoreError
 from logstore.loader import recover
 from logstore.locking import PartitionLock
@@ -41,6 +40,7 @@ from logstore.repair_files import (
     set_aside,
     set_epochs,
     stored_epochs,
+    topic_config,
 )
 from logstore.repair_plan import Known, SegmentPlan, epochs_suit, plan_segment, wrong_epochs
 from logstore.segments import filenames
@@ -148,6 +148,7 @@ class _Partition:
         self._dry_run = dry_run
         self._drop_damaged = drop_damaged
         self._lock_timeout = lock_timeout
+        self._config = topic_config(files, directory)
         self.done: list[Repair] = []
         """What was done so far."""
         self._ours = files.exists(os.path.join(directory, _STATE))
@@ -331,13 +332,14 @@ class _Partition:
 
     def _finish(self, state_file: StateFile, state: LogState | None, *, whole: bool) -> None:
         if whole:
+            # There is none any more, unless there was nothing to repair. What is left counts.
+            state_file.drop_checkpoint()
             derived = recover(
                 self._files,
                 self._directory,
-                LogConfig(),
-                previous=state_file.leftover(),
-                checkpoint=None,
-                same_boot=state_file.is_ours(),
+                self._config,
+                state_file,
+                known_generation=0,
                 sync_failed=lambda: _poison(state_file),
             )
             # In this order: a kill in between must not make the state of an earlier run ours.
@@ -398,7 +400,7 @@ class _Partition:
                 self._note("left", path, text, remedy=DROP_DAMAGED)
                 return
             if not self._dry_run:
-                indexes = new_indexes(self._files, log, logs[log], LogConfig())
+                indexes = new_indexes(self._files, log, logs[log], self._config)
                 write_atomically(self._files, path, indexes[_INDEXES.index(suffix)])
             self._note("build", path, reason)
         elif log in logs and suffix == filenames.TRANSACTION_INDEX:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from logstore.config import LogConfig
-from logstore.errors import FormatError
+from logstore.errors import FormatError, LogstoreError
+from logstore.metadata import Metadata
 from logstore.repair_plan import EpochAt, SegmentPlan
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
@@ -17,7 +18,7 @@ from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
 from logstore.segments.control import ControlType, control_type
 from logstore.segments.files import File, Files, read_bounded, write_fully
 from logstore.segments.indexing import build_indexes
-from logstore.segments.scan import scan
+from logstore.segments.scan import survey
 from logstore.segments.transaction_index import AbortedTransaction
 from logstore.structure import list_segments, segment_path
 
@@ -30,6 +31,7 @@ __all__ = [
     "set_aside",
     "set_epochs",
     "stored_epochs",
+    "topic_config",
 ]
 
 _COPY_BYTES = 1 << 20
@@ -124,6 +126,25 @@ def set_aside(files: Files, path: str) -> str:
     return aside
 
 
+def topic_config(files: Files, directory: str) -> LogConfig:
+    """The configuration of the topic, if the partition's directory lies in a store; the defaults
+    where it does not, or the store does not know (or cannot say) what the topic's is."""
+    store = os.path.join(directory, os.pardir, os.pardir)
+    parsed = filenames.parse_partition_directory(os.path.basename(os.path.realpath(directory)))
+    if parsed is None or not files.exists(os.path.join(store, "store.json")):
+        return LogConfig()
+    # Rather indexes of another density, which serve as well, than no repair.
+    with contextlib.suppress(LogstoreError, OSError):
+        metadata = Metadata(os.path.join(store, "meta"), read_only=True)
+        try:
+            definition = metadata.topics().get(parsed[0])
+        finally:
+            metadata.close()
+        if definition is not None:
+            return LogConfig.from_overrides(definition.overrides)
+    return LogConfig()
+
+
 # Building anew --------------------------------------------------------------------------------
 
 
@@ -131,7 +152,7 @@ def _batches(files: Files, path: str) -> Iterator[Batch]:
     """The batches of a log whose checksum is right."""
     file = files.open(path)
     try:
-        for item in scan(file):
+        for item in survey(file):
             if isinstance(item, Batch) and item.crc_ok:
                 yield item
     finally:

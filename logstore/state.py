@@ -9,7 +9,8 @@ CRC-32C of its own:
   partition's lock. Readers take no lock: a block whose checksum is wrong was read while it was
   being written, and is read again.
 - *checkpoint*, synced when the log is closed, rolled or cut: up to where everything was known to
-  be on stable storage. It bounds how much a recovery has to read, and nothing else.
+  be on stable storage, which bounds how much a recovery has to read; and with it a few
+  :class:`Marks` that must outlive the machine.
 
 The state is a cache. Whoever finds it missing, foreign or broken derives it anew from the log,
 under the lock (``logstore.loader``).
@@ -28,7 +29,7 @@ from logstore.segments.checksum import crc32c, crc32c_extend
 from logstore.segments.files import SharedBytes
 from logstore.segments.indexing import IndexProgress
 
-__all__ = ["POISONED", "STATE_BYTES", "Checkpoint", "LogState", "StateFile"]
+__all__ = ["CLEAN", "POISONED", "STATE_BYTES", "Checkpoint", "LogState", "Marks", "StateFile"]
 
 STATE_BYTES = 4096
 """Size of the file."""
@@ -36,16 +37,23 @@ STATE_BYTES = 4096
 POISONED = 1
 """The flag of a log whose last sync failed."""
 
+CLEAN = 2
+"""The flag of a log that is marked as closed cleanly: whoever writes removes the mark first."""
+
+_STRIDE = 1 << 20
+"""How far the generation moves on where nobody knows how far it had come: further than the handles
+that have the log open can have seen it come since this one looked."""
+
 _CRC = struct.Struct("<I")
 _IDENTITY = struct.Struct("<8sI36sQQ")
 _IDENTITY_MAGIC = b"LOGSTATE"
 _IDENTITY_VERSION = 1
-_SHARED = struct.Struct("<Q8qII3qiI")
+_SHARED = struct.Struct("<Q8qII3qiiI")
 _pack_shared = _SHARED.pack
 _pack_crc = _CRC.pack
 _SHARED_POSITION = 128
 _BLOCK = slice(_SHARED_POSITION, _SHARED_POSITION + _SHARED.size + _CRC.size)
-_CHECKPOINT = struct.Struct("<8s5qII3q")
+_CHECKPOINT = struct.Struct("<8s5qII3qIiq")
 _CHECKPOINT_MAGIC = b"LOGCHECK"
 _CHECKPOINT_POSITION = 1024
 
@@ -73,9 +81,12 @@ class LogState:
     progress: IndexProgress = field(default_factory=IndexProgress)
     """How far the active segment's indexes have come."""
     leader_epoch: int = 0
-    """The epoch that new batches are stamped with."""
+    """The epoch that the log has come to; -1 where it has none yet."""
+    due_epoch: int = 0
+    """If it is higher than ``leader_epoch``: the next batch of a client begins an epoch, this one
+    or a later one."""
     flags: int = 0
-    """``POISONED`` or 0."""
+    """``POISONED`` and ``CLEAN``, or neither."""
 
     def pack(self) -> bytes:
         """The shared block with its checksum."""
@@ -96,6 +107,7 @@ class LogState:
             progress.max_timestamp,
             progress.max_timestamp_offset,
             self.leader_epoch,
+            self.due_epoch,
             self.flags,
         )
         return data + _pack_crc(crc32c_extend(0, data))
@@ -132,6 +144,17 @@ class Checkpoint(NamedTuple):
         )
 
 
+class Marks(NamedTuple):
+    """What has to be known after a power cut, and stands nowhere else."""
+
+    clean: bool = False
+    """The log was closed, and nobody has written since: nothing can be missing at its end."""
+    due_epoch: int = 0
+    """As in the state."""
+    lowest_end: int = 0
+    """Where a truncation cuts: the log never ends in front of it."""
+
+
 class StateFile:
     """The mapped file. Writing is for whoever holds the partition's lock."""
 
@@ -162,18 +185,25 @@ class StateFile:
     def _copy_block(self) -> bytes:
         return bytes(self._buffer[_BLOCK])
 
-    def leftover(self) -> LogState:
-        """What an untrusted state says all the same: generation and flags of the machine's current
-        run, whose processes may have the file mapped, and nothing else.
+    def leftover(self, known_generation: int = 0) -> LogState:
+        """What an untrusted state says all the same: generation, poison and due epoch of the
+        machine's current run, whose processes may have the file mapped, and nothing else.
 
-        A writer that is killed while it publishes leaves a block whose checksum is wrong. Its
-        generation is its first 8 bytes, which are written as one.
+        ``known_generation`` is one that the caller has seen. A writer that is killed while it
+        publishes leaves a block whose checksum is wrong; its generation is its first 8 bytes,
+        which are written as one. But the file may have been overwritten by anybody, zeros for one:
+        then the generation must not become one that an open handle knows from before.
         """
         block = self.block()
         state = LogState.unpack(block)
-        if state is None or not self.is_ours():
-            return LogState(generation=int.from_bytes(block[:8], "little") % (1 << 62))
-        return LogState(generation=state.generation, flags=state.flags)
+        if state is None:
+            found = int.from_bytes(block[:8], "little") % (1 << 62)
+            return LogState(generation=(max(found, known_generation) + _STRIDE) % (1 << 62))
+        generation = max(state.generation, known_generation)
+        if not self.is_ours():
+            return LogState(generation=generation % (1 << 62))
+        flags = state.flags & POISONED
+        return LogState(generation=generation, due_epoch=state.due_epoch, flags=flags)
 
     def generation(self) -> int:
         """The generation as it is now; 8 bytes that are written as one."""
@@ -190,21 +220,31 @@ class StateFile:
 
         It is read after a restart, when the identity is another's; the inode must still be this.
         """
+        return self._saved()[0]
+
+    def marks(self) -> Marks:
+        """The marks beside the checkpoint; none where they are not of this very file."""
+        return self._saved()[1]
+
+    def _saved(self) -> tuple[Checkpoint | None, Marks]:
         end = _CHECKPOINT_POSITION + _CHECKPOINT.size
         data = bytes(self._buffer[_CHECKPOINT_POSITION:end])
         stored = bytes(self._buffer[end : end + _CRC.size])
         if stored != _CRC.pack(crc32c(data + self._place())):
-            return None
-        magic, base, valid_end, next_offset, first_timestamp, *progress = _CHECKPOINT.unpack(data)
-        if magic != _CHECKPOINT_MAGIC:
-            return None
-        return Checkpoint(base, valid_end, next_offset, first_timestamp, IndexProgress(*progress))
+            return None, Marks()
+        numbers = _CHECKPOINT.unpack(data)
+        if numbers[0] != _CHECKPOINT_MAGIC:
+            return None, Marks()
+        base, valid_end, next_offset, first_timestamp, *progress = numbers[1:11]
+        clean, *rest = numbers[11:]
+        place = (base, valid_end, next_offset, first_timestamp, IndexProgress(*progress))
+        return None if base < 0 else Checkpoint(*place), Marks(bool(clean), *rest)
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write and sync the checkpoint.
+    def save_checkpoint(self, checkpoint: Checkpoint, marks: Marks) -> None:
+        """Write and sync the checkpoint, and the marks with it.
 
-        Commit point: the sync. A crash before it leaves the old checkpoint or one whose checksum
-        is wrong; both only make the next recovery read more.
+        Commit point: the sync. A crash before it leaves the old checkpoint and marks, or ones whose
+        checksum is wrong; both only make the next recovery read more, and call the log unclean.
         """
         progress = checkpoint.progress
         data = _CHECKPOINT.pack(
@@ -219,16 +259,25 @@ class StateFile:
             progress.last_time_entry,
             progress.max_timestamp,
             progress.max_timestamp_offset,
+            int(marks.clean),
+            marks.due_epoch,
+            marks.lowest_end,
         )
         data += _CRC.pack(crc32c(data + self._place()))
         self._buffer[_CHECKPOINT_POSITION : _CHECKPOINT_POSITION + len(data)] = data
         self._shared.sync()
 
-    def drop_checkpoint(self) -> None:
-        """Make sure that no checkpoint survives a crash: before a log is cut."""
-        end = _CHECKPOINT_POSITION + _CHECKPOINT.size + _CRC.size
-        self._buffer[_CHECKPOINT_POSITION:end] = bytes(end - _CHECKPOINT_POSITION)
-        self._shared.sync()
+    def save_marks(self, marks: Marks) -> None:
+        """Write and sync the marks; the checkpoint stays as it is."""
+        self.save_checkpoint(self.checkpoint() or _NO_CHECKPOINT, marks)
+
+    def drop_checkpoint(self, *, lowest_end: int = 0) -> None:
+        """Make sure that no checkpoint survives a crash: before a log is cut (at ``lowest_end``).
+
+        Of the marks, a leader epoch that is due stays so.
+        """
+        due_epoch = self.marks().due_epoch
+        self.save_checkpoint(_NO_CHECKPOINT, Marks(due_epoch=due_epoch, lowest_end=lowest_end))
 
     def _place(self) -> bytes:
         return struct.pack("<QQ", self._shared.identity[0] % (1 << 64), self._shared.identity[1])
@@ -236,3 +285,7 @@ class StateFile:
     def close(self) -> None:
         """Unmap the file; closing twice is allowed."""
         self._shared.close()
+
+
+_NO_CHECKPOINT = Checkpoint(-1, 0, 0, -1, IndexProgress())
+"""What stands in the file where there are only marks."""

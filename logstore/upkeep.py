@@ -17,11 +17,11 @@ from logstore.clock import Clock
 from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
 from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
-from logstore.reader import LogReader, View, rebuild_indexes
+from logstore.reader import LogReader, View
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
-from logstore.segments.files import Files, write_fully, write_synced
+from logstore.segments.files import Files, write_fully
 from logstore.segments.filtering import OpenBatch
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
@@ -34,7 +34,6 @@ from logstore.structure import (
     purge,
     read_offset,
     segment_path,
-    start_segment,
     swap_in,
     write_offset,
 )
@@ -154,46 +153,34 @@ class Upkeep:
             first_dirty = read_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT)
             if first_dirty is not None and first_dirty > to:
                 write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, to)
-            writer.cut(lambda before: self._cut(writer, before, to))
+            writer.cut(to, lambda before: self._cut(writer, before, to))
 
     def _cut(self, writer: LogWriter, state: LogState, to: int) -> None:
         """Later segments go first, newest first and each on its own, so that a crash leaves a log
-        without holes; commit point of the last step: the rename, or the sync of the cut log."""
+        without holes; commit point of the last step: the rename, or the sync of the cut log.
+
+        Where compaction took what stood in front of ``to``, its offsets are not given out again:
+        the recovery that follows, here or after a crash, knows where the log has to end.
+        """
         bases = list_segments(self._files, self._directory)
         target = max((base for base in bases if base <= to), default=bases[0])
         for base in reversed(bases):
             if base > target:
                 delete_segments(self._files, self._directory, [base])
-        if self._cut_segment(writer, state, target, to) < to:
-            # Compaction took what stood in front of `to`. Its offsets are not given out again: an
-            # empty segment holds the log's end in its name. The recovery that follows puts the
-            # indexes of that one in order, so those of what is left are made anew here.
-            self._rebuild_indexes(target)
-            start_segment(self._files, self._directory, to)
+        self._cut_segment(writer, state, target, to)
 
-    def _rebuild_indexes(self, base: int) -> None:
-        log = self._files.open(segment_path(self._directory, base, filenames.LOG))
-        try:
-            indexes = rebuild_indexes(log, base, log.size(), self._config)
-        finally:
-            log.close()
-        for suffix, data in zip(
-            (filenames.OFFSET_INDEX, filenames.TIME_INDEX), indexes, strict=True
-        ):
-            write_synced(self._files, segment_path(self._directory, base, suffix), data)
-
-    def _cut_segment(self, writer: LogWriter, state: LogState, target: int, to: int) -> int:
-        """Cut the segment ``target``, and return the offset behind what is left of it."""
+    def _cut_segment(self, writer: LogWriter, state: LogState, target: int, to: int) -> None:
+        """Cut the segment ``target``."""
         path = segment_path(self._directory, target, filenames.LOG)
         file = self._files.open(path, write=True)
         try:
             end = state.valid_end if target == state.active_base else file.size()
-            position, straddling, last = _position_of(file.path, scan(file, end=end), to, end)
+            position, straddling = _position_of(file.path, scan(file, end=end), to, end)
             rest = b"" if straddling is None else _beginning(straddling, to)
             if not rest and target == state.active_base:
                 file.truncate(position)
                 writer.sync_or_poison(file)  # what was appended lately may be in it, unsynced
-                return max(last, target)
+                return
             copy = self._files.open(path + filenames.TEMPORARY, write=True, create=True)
             try:
                 copy.truncate(0)
@@ -208,7 +195,6 @@ class Upkeep:
             file.close()
         self._files.rename(path + filenames.TEMPORARY, path)
         self._files.sync_directory(self._directory)
-        return to if rest else max(last, target)
 
     # Compaction -------------------------------------------------------------------------------
 
@@ -325,18 +311,16 @@ class Upkeep:
 
 def _position_of(
     path: str, items: Iterator[Batch | Damage], offset: int, end: int
-) -> tuple[int, Batch | None, int]:
-    """Where the first batch begins that is not wholly below ``offset``, that batch if it begins
-    below all the same, and the offset behind the batches in front."""
-    behind = 0
+) -> tuple[int, Batch | None]:
+    """Where the first batch begins that is not wholly below ``offset``, and that batch if it begins
+    below all the same."""
     for item in items:
         if isinstance(item, Damage):
             raise item.error(path)
         if item.header.last_offset >= offset:
             straddling = item if item.header.base_offset < offset else None
-            return item.position, straddling, behind
-        behind = item.header.next_offset
-    return end, None, behind
+            return item.position, straddling
+    return end, None
 
 
 def _beginning(batch: Batch, to: int) -> bytes:

@@ -11,9 +11,11 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from logstore.appending import MAX_OFFSET, out_of_bounds
 from logstore.config import LogConfig
-from logstore.errors import InvalidInputError, PoisonedError
-from logstore.loader import advance_epochs, recover, settle_tail
+from logstore.epochs import advance_epochs
+from logstore.errors import PoisonedError
+from logstore.loader import recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.checksum import crc32
@@ -22,14 +24,11 @@ from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
-from logstore.state import POISONED, Checkpoint, LogState, StateFile
+from logstore.state import CLEAN, POISONED, Checkpoint, LogState, Marks, StateFile
 from logstore.structure import remove_segment, segment_path, start_segment
 
 __all__ = ["BatchSize", "LogWriter", "batch_size", "poisoned_error"]
 
-
-_MAX_OFFSET = (1 << 63) - 1
-"""The largest log end offset: one that Kafka's 64 bits can hold."""
 
 _ROLL_BYTES = 8 << 20
 """So many bytes may well be left for the sync of a roll, which is done under the lock."""
@@ -127,9 +126,8 @@ class LogWriter:
             self._files,
             self._directory,
             self._config,
-            previous=self._state_file.leftover(),
-            checkpoint=self._state_file.checkpoint(),
-            same_boot=self._state_file.is_ours(),
+            self._state_file,
+            known_generation=self._state.generation,
             sync_failed=self._poison_recovery,
         )
         self.has_written = True
@@ -143,7 +141,7 @@ class LogWriter:
 
         The torn tail was cut by then, so that the state may speak of this run of the machine.
         """
-        generation = self._state_file.leftover().generation | 1
+        generation = self._state_file.leftover(self._state.generation).generation | 1
         self._state_file.publish(LogState(generation=generation, flags=POISONED))
         self._state_file.adopt()
 
@@ -191,7 +189,7 @@ class LogWriter:
         ]
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
-        self._max_next_offset = min(_MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
+        self._max_next_offset = min(MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
         self._plan_sync(state.valid_end)
         self._trim_indexes(state)
         # All processes must agree on the jitter, and no two segments should: it is a hash. By the
@@ -218,6 +216,7 @@ class LogWriter:
             or progress.time_entries >= self._max_time_entries
             or batches[0][2] - state.first_timestamp > self._roll_after_ms
             or len(batches) > 1
+            or state.flags
         ):
             self._make_room(state, len(raw), base_offset, batches)
             progress = state.progress
@@ -262,15 +261,17 @@ class LogWriter:
 
     def _plan_sync(self, position: int) -> None:
         room = self._segment_bytes - position
-        self._sync_from = position + room // 2 if room > _ROLL_BYTES else _MAX_OFFSET
+        self._sync_from = position + room // 2 if room > _ROLL_BYTES else MAX_OFFSET
 
     def _make_room(
         self, state: LogState, size: int, base_offset: int, batches: Sequence[BatchSize]
     ) -> None:
         """Roll the active segment if ``size`` bytes of batches should not, or cannot, go there."""
         next_offset = batches[-1][1] + 1
-        if next_offset > _MAX_OFFSET or next_offset - base_offset > offset_index.MAX_RELATIVE + 1:
-            raise _out_of_bounds(self._directory, base_offset, next_offset)
+        if next_offset > MAX_OFFSET or next_offset - base_offset > offset_index.MAX_RELATIVE + 1:
+            raise out_of_bounds(self._directory, base_offset, next_offset)
+        if state.flags & CLEAN:
+            self._remove_clean_mark(state)
         start = state.valid_end
         # An empty segment that begins at the same offset is as good as the one that a roll makes.
         if base_offset > state.active_base and (
@@ -282,6 +283,18 @@ class LogWriter:
         ):
             self._roll(state, base_offset)
 
+    def _remove_clean_mark(self, state: LogState) -> None:
+        """Before the first write after a close: a power cut might take it without a trace.
+
+        Commit point: the sync. It is one sync for each close, of any of the processes.
+        """
+        self._state_file.save_marks(self._state_file.marks()._replace(clean=False))
+        state.flags &= ~CLEAN
+
+    def begin_due_epoch(self, state: LogState) -> None:
+        """The leader epoch that is due begins with the batch that is written next."""
+        self.begin_epochs(state, [EpochEntry(state.due_epoch, state.next_offset)])
+
     def begin_epochs(self, state: LogState, epochs: Sequence[EpochEntry]) -> None:
         """Note the leader epochs that begin with the batches that are written next.
 
@@ -292,7 +305,10 @@ class LogWriter:
         state.generation |= 1
         self._state_file.publish(state)
         advance_epochs(self._files, self._directory, epochs)
+        highest = max(state.leader_epoch, *(entry.epoch for entry in epochs))
         state.leader_epoch = epochs[-1].epoch
+        if highest > state.leader_epoch:  # a leader's choice; a client begins one of its own
+            state.due_epoch = max(state.due_epoch, highest + 1)
 
     def _is_old(self, state: LogState, batches: Sequence[BatchSize]) -> bool:
         """Whether so much time lies between the segment's first batch and the new ones that it is
@@ -338,6 +354,7 @@ class LogWriter:
         Commit point: the sync of the directory in ``start_segment``. While the files change the
         generation is odd; whoever finds it so, with the lock in hand, derives the state anew.
         """
+        self.has_written = True
         try:
             self._finish_segment(state)
             self.sync_or_poison(self._log)
@@ -364,8 +381,9 @@ class LogWriter:
             state.first_timestamp = -1
             state.progress = IndexProgress()
             state.synced_offset = state.next_offset
+            state.flags &= ~CLEAN
             self._block = self._state_file.publish(state)
-            self._state_file.save_checkpoint(Checkpoint.of(state))
+            self._state_file.save_checkpoint(Checkpoint.of(state), Marks(due_epoch=state.due_epoch))
             self._open_active(state)
         except BaseException:
             self._block = b""
@@ -413,13 +431,16 @@ class LogWriter:
         state.generation += 1
         self._state_file.publish(state)
 
-    def cut(self, change: Callable[[LogState], None]) -> None:
-        """Take away the end of the log by ``change``, and derive the state anew.
+    def cut(self, to: int, change: Callable[[LogState], None]) -> None:
+        """Take away the end of the log from ``to`` on by ``change``, and derive the state anew.
 
         The checkpoint goes first: it may say that more is on stable storage than will be there.
+        What stands there instead is ``to``, and no recovery lets the log end in front of it.
         """
         state = self.enter()
-        self._state_file.drop_checkpoint()
+        if state.synced_offset < to:  # or a power cut could leave a hole in front of `to`
+            self.sync_or_poison(self._log)
+        self._state_file.drop_checkpoint(lowest_end=to)
         self._block = b""
         state.generation += 1
         self._state_file.publish(state)
@@ -436,8 +457,12 @@ class LogWriter:
         state = self.enter()
         if state.synced_offset == state.next_offset:
             self._finish_segment(state)
+            # In the shared state first: whoever writes behind the mark has to know of it.
+            state.flags |= CLEAN
             self._block = self._state_file.publish(state)
-            self._state_file.save_checkpoint(Checkpoint.of(state))
+            self._state_file.save_checkpoint(
+                Checkpoint.of(state), Marks(clean=True, due_epoch=state.due_epoch)
+            )
 
     def note_synced(self, seen: LogState) -> None:
         """Tell everybody that all that was there when ``seen`` was, is on stable storage.
@@ -458,21 +483,10 @@ class LogWriter:
         self._block = b""
         state = LogState.unpack(self._state_file.block())
         if state is None:  # to be derived anew, which an odd generation says
-            state = self._state_file.leftover()
+            state = self._state_file.leftover(self._state.generation)
             state.generation |= 1
         state.flags |= POISONED
         self._state_file.publish(state)
-
-
-def _out_of_bounds(directory: str, base_offset: int, next_offset: int) -> InvalidInputError:
-    if next_offset > _MAX_OFFSET:
-        return InvalidInputError(
-            f"{directory}: offset {next_offset - 1} is out of bounds: 0 to {_MAX_OFFSET - 1}"
-        )
-    return InvalidInputError(
-        f"{directory}: batches at offsets {base_offset} to {next_offset - 1} are too far apart for "
-        f"one segment, which holds {offset_index.MAX_RELATIVE + 1}: append them one by one"
-    )
 
 
 def poisoned_error(directory: str) -> PoisonedError:

@@ -226,13 +226,6 @@ def faults(promises: Promises, mode: CrashMode, log: PartitionLog) -> Iterator[s
     lowest = promises.end if mode is CrashMode.KILL else promises.synced
     if promises.cut is not None:
         lowest = min(lowest, promises.cut)
-        # Where compaction took what stood in front of the cut, the end may fall back to there
-        # while the cut is not finished.
-        while lowest and lowest - 1 not in promises.written:
-            lowest -= 1
-        if promises.compacting:
-            while lowest and promises.superseded(lowest - 1, promises.cut):
-                lowest -= 1
     if not lowest <= max(end, start) or end > max(promises.highest_end, start):
         yield f"it ends at {end}, not at {lowest} to {promises.highest_end}"
     for offset, got in present.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from logstore import FormatError, LogConfig, PartitionLog, Record
+from logstore.repair import repair
 from logstore.segments.batch import encode_batch
 from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
 
@@ -203,6 +204,70 @@ def test_damage_in_the_last_batch_is_a_torn_tail(directory: Path) -> None:
     assert path.stat().st_size == last
 
 
+def flipped(path: Path, position: int, mask: int = 1) -> None:
+    """Flip bits of a byte."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= mask
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("boot", [BOOT, OTHER_BOOT], ids=["same boot", "another boot"])
+def test_damage_in_what_the_checkpoint_says_was_synced_is_no_torn_tail(
+    directory: Path, boot: str
+) -> None:
+    with opened(directory, index_interval_bytes=0) as log:
+        log.append(records("a"))
+        position = active_path(log).stat().st_size
+        log.append(records("acknowledged"))
+    path = directory / FIRST_LOG
+    flipped(path, path.stat().st_size - 1)
+    for index in index_paths(directory):  # without them the checkpoint is no place to begin at
+        index.unlink()
+    if boot == BOOT:
+        with open(directory / "state", "r+b") as state:
+            state.seek(140)
+            state.write(b"\xff" * 8)
+    before = path.read_bytes()
+    with pytest.raises(FormatError, match=r"on stable storage.*logstore repair") as caught:
+        opened(directory, SpyFiles(boot))
+    assert (caught.value.path, caught.value.position) == (str(path), position)
+    assert path.read_bytes() == before
+    steps = list(repair(directory, drop_damaged=True))
+    assert [step.kind for step in steps if step.path == str(path)] == ["drop"]
+    with opened(directory, SpyFiles(boot)) as log:
+        assert values(log) == [b"a"]
+
+
+def test_a_log_that_is_torn_in_front_of_its_checkpoint_is_damaged(directory: Path) -> None:
+    with opened(directory) as log:
+        log.append(records("a"))
+        position = active_path(log).stat().st_size
+        log.append(records("acknowledged"))
+    path = directory / FIRST_LOG
+    os.truncate(path, position + 20)
+    with pytest.raises(FormatError, match="on stable storage") as caught:
+        opened(directory, rebooted())
+    assert caught.value.position == position
+    assert [step.kind for step in repair(directory)] == ["cut", "build", "build"]
+    with opened(directory, rebooted()) as log:
+        assert values(log) == [b"a"]
+
+
+def test_a_length_that_went_wrong_does_not_cut_the_batches_behind(directory: Path) -> None:
+    last = crashed(directory, 3)
+    path = directory / FIRST_LOG
+    size = path.stat().st_size
+    data = bytearray(path.read_bytes())
+    position = last // 2
+    # The second batch says that it reaches to the end of the file.
+    data[position + 8 : position + 12] = (size - position - 12).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(FormatError) as caught:
+        opened(directory, rebooted())
+    assert (caught.value.path, caught.value.position) == (str(path), position)
+    assert path.read_bytes() == data
+
+
 def hole(directory: Path) -> tuple[Path, int]:
     """A log with an unwritten sector in the middle; the file and the damaged batch's position."""
     log = opened(directory)
@@ -299,6 +364,127 @@ def test_an_unclean_reopening_behind_a_checkpoint_begins_a_leader_epoch_too(
         assert [batch.header.leader_epoch for batch in batches(log)] == [0, 0, 1]
 
 
+def test_a_power_cut_that_takes_exactly_what_was_written_since_a_close_is_no_clean_close(
+    directory: Path,
+) -> None:
+    with opened(directory) as log:
+        log.append(records("a"))
+        end = active_path(log).stat().st_size
+    log = opened(directory)
+    log.append(records("lost"), acks=1)
+    kill(log)
+    os.truncate(directory / FIRST_LOG, end)
+    with opened(directory, rebooted()) as log:
+        assert values(log) == [b"a"]
+        log.append(records("b"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [0, 1]
+    assert epochs(directory) == [EpochEntry(0, 0), EpochEntry(1, 1)]
+
+
+def test_what_another_handle_wrote_behind_a_close_is_no_clean_close(directory: Path) -> None:
+    other = opened(directory)
+    with opened(directory) as log:
+        log.append(records("a"))
+        end = active_path(log).stat().st_size
+    other.append(records("lost"), acks=1)
+    kill(other)
+    os.truncate(directory / FIRST_LOG, end)
+    with opened(directory, rebooted()) as log:
+        log.append(records("b"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [0, 1]
+
+
+def test_the_mark_of_a_clean_close_goes_once_and_ahead_of_the_first_write(directory: Path) -> None:
+    with opened(directory) as log:
+        log.append(records("a"))
+    files = SpyFiles()
+    with opened(directory, files) as log, opened(directory, files) as other:
+        files.before = order = _Order()
+        for handle in (log, other, log, other):
+            handle.append(records("more"), acks=1)
+        seen = [op for op in order.seen if op[0] == "sync_shared" or op == ("write", FIRST_LOG)]
+    assert seen == [("sync_shared", "state"), *[("write", FIRST_LOG)] * 4]
+
+
+@pytest.mark.parametrize("boot", [BOOT, OTHER_BOOT], ids=["same boot", "another boot"])
+def test_a_log_that_was_read_only_since_its_close_is_still_clean(
+    directory: Path, boot: str
+) -> None:
+    with opened(directory) as log:
+        log.append(records("a"))
+    log = opened(directory, SpyFiles(boot))
+    assert values(log) == [b"a"]
+    kill(log)
+    with opened(directory, SpyFiles("3" * 36)) as log:
+        log.append(records("b"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [0, 0]
+
+
+def test_a_replica_begins_no_leader_epoch_of_its_own(directory: Path) -> None:
+    log = opened(directory)
+    log.append_raw(raw_batch(0, "a", epoch=3), origin="replica")
+    log.append_raw(raw_batch(1, "b", epoch=3), origin="replica", acks=1)
+    kill(log)
+    with opened(directory, rebooted()) as log:
+        log.append_raw(raw_batch(2, "c", epoch=3), origin="replica")
+        assert epochs(directory) == [EpochEntry(3, 0)]
+        assert damage(directory) == []
+    # It becomes the leader, and what is due is begun then.
+    with opened(directory, SpyFiles("3" * 36)) as log:
+        log.append(records("d"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [3, 3, 3, 4]
+    assert epochs(directory) == [EpochEntry(3, 0), EpochEntry(4, 3)]
+
+
+@pytest.mark.parametrize("how", ["closed", "power cut", "killed", "killed while it published"])
+def test_a_leader_epoch_that_is_due_stays_due(directory: Path, how: str) -> None:
+    crashed(directory)
+    log = opened(directory, rebooted())
+    files = rebooted()
+    if how == "closed":
+        log.close()
+        files = SpyFiles("3" * 36)
+    else:
+        kill(log)
+        if how == "power cut":
+            files = SpyFiles("3" * 36)
+        elif how == "killed while it published":
+            with open(directory / "state", "r+b") as state:
+                state.seek(140)
+                state.write(b"\xff" * 8)
+    with opened(directory, files) as log:
+        log.append(records("c"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [0, 0, 0, 1]
+    assert damage(directory) == []
+
+
+def test_a_replica_that_was_cut_takes_older_epochs_from_its_leader(directory: Path) -> None:
+    log = opened(directory)
+    log.append_raw(raw_batch(0, "a", "b", epoch=3) + raw_batch(2, "c", epoch=5), origin="replica")
+    log.truncate(2)
+    log.append_raw(raw_batch(2, "x", epoch=4), origin="replica")
+    assert epochs(directory) == [EpochEntry(3, 0), EpochEntry(4, 2)]
+    assert damage(directory) == []
+    kill(log)
+    with opened(directory) as log:
+        log.append(records("d"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [3, 4, 6]
+    assert epochs(directory) == [EpochEntry(3, 0), EpochEntry(4, 2), EpochEntry(6, 3)]
+    assert damage(directory) == []
+
+
+def test_epochs_that_a_leader_sends_may_go_back(directory: Path) -> None:
+    with opened(directory) as log:
+        log.append_raw(raw_batch(0, "a", epoch=5), origin="replica")
+        log.append_raw(raw_batch(1, "b", epoch=4), origin="replica")
+        # As Kafka does it: what contradicts the new one goes.
+        assert epochs(directory) == [EpochEntry(4, 1)]
+        log.append(records("c"))
+        assert [batch.header.leader_epoch for batch in batches(log)] == [5, 4, 6]
+    assert epochs(directory) == [EpochEntry(4, 1), EpochEntry(6, 2)]
+    assert damage(directory) == []
+
+
 def test_a_new_leader_epoch_is_never_one_that_was_lost(directory: Path) -> None:
     log = opened(directory)
     log.append(records("a", "b"))
@@ -346,15 +532,22 @@ def test_only_the_active_segment_is_read_after_a_crash(directory: Path) -> None:
         assert len(content(log)) == 50
 
 
-def test_a_checkpoint_that_the_log_does_not_reach_is_not_believed(directory: Path) -> None:
+def test_a_checkpoint_that_the_log_does_not_reach_is_not_believed(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with opened(directory) as log:
         log.append(records("a", "b"))
         end = active_path(log).stat().st_size
         log.append(records("c"))
+    synced = (directory / FIRST_LOG).stat().st_size
     os.truncate(directory / FIRST_LOG, end)
-    with opened(directory, rebooted()) as log:
+    with (
+        caplog.at_level(logging.WARNING, logger="logstore"),
+        opened(directory, rebooted()) as log,
+    ):
         assert values(log) == [b"a", b"b"]
         assert log.append(records("d")).base_offset == 2
+    assert f"it ends at byte {end}, and {synced} bytes were on stable storage" in caplog.text
 
 
 @pytest.mark.parametrize("boot", [BOOT, OTHER_BOOT], ids=["same boot", "another boot"])
@@ -370,6 +563,33 @@ def test_a_state_that_was_copied_with_its_directory_is_not_trusted(
     with opened(copy, files) as log:
         assert files.bytes_read[".log"] > 0
         assert values(log) == [b"a", b"b"]
+
+
+def test_a_state_of_zeros_under_open_handles_gets_a_generation_that_nobody_knows(
+    directory: Path,
+) -> None:
+    def change(log: PartitionLog, text: str) -> None:
+        """Replace the last batch, and the file that it is in."""
+        log.append(records(f"{text} a", f"{text} b"))
+        log.truncate(log.log_end_offset - 1)
+
+    with opened(directory) as log, opened(directory) as other:
+        for number in range(4):
+            change(log, f"{number}")
+            assert content(other) == content(log)
+        seen = other._look().state.generation
+        with open(directory / "state", "r+b") as state:
+            state.write(bytes(4096))
+        # Others come first, and change the files as often as the handle has seen them change.
+        with opened(directory) as third:
+            while third._look().state.generation < seen:
+                third.truncate(0)
+                change(third, "new")
+            after = content(third)
+        assert content(other) == after
+        other.append(records("on"))
+        assert content(log)[:-1] == after
+    assert damage(directory) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 4095])

@@ -16,6 +16,7 @@ from logstore import FormatError, LogConfig, PartitionLog
 from logstore.repair import Repair, repair
 from logstore.repair_plan import longest_ascent
 from logstore.segments.files import DiskFiles
+from logstore.store import open_store
 
 from .support import (
     GOLDEN,
@@ -345,6 +346,33 @@ def test_leader_epochs_that_go_back_are_left_where_nothing_contradicts_them(
     before = snapshot(directory)
     assert repaired(directory) == []
     assert snapshot(directory) == before
+
+
+def test_indexes_are_built_by_the_configuration_of_the_topic(tmp_path: Path) -> None:
+    config = {"index_interval_bytes": 100, "segment_bytes": 700}
+    with open_store(tmp_path / "s", maintenance_interval=None) as store:
+        log = store.create_topic("a", config=config).partition(0)
+        for number in range(24):
+            log.append(records(f"{number} a", f"{number} b", timestamp=1000 + number))
+        directory = Path(log.directory)
+    closed = index_paths(directory)[:-2]  # those of the active one go on as an append finds them
+    before = {path: path.read_bytes() for path in closed}
+    assert all(before.values())
+    for path in closed:
+        path.unlink()
+    assert set(kinds(repaired(directory))) == {"build"}
+    assert {path: path.read_bytes() for path in closed} == before
+    for path in index_paths(directory):
+        path.write_bytes(b"rubbish")
+    assert set(kinds(repaired(tmp_path / "s"))) == {"build"}
+    assert {path: path.read_bytes() for path in closed} == before
+    assert all(path.read_bytes() for path in index_paths(directory))
+    # Without the definition the defaults are good enough.
+    shutil.rmtree(tmp_path / "s" / "meta")
+    for path in closed:
+        path.unlink()
+    assert set(kinds(repaired(directory))) == {"build"}
+    assert damage(directory) == []
 
 
 def test_leader_epochs_are_built_from_the_log(tmp_path: Path) -> None:

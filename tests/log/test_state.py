@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from logstore.segments.files import DiskFiles
 from logstore.segments.indexing import IndexProgress
-from logstore.state import POISONED, STATE_BYTES, Checkpoint, LogState, StateFile
+from logstore.state import CLEAN, POISONED, STATE_BYTES, Checkpoint, LogState, Marks, StateFile
 
 from .support import BOOT, OTHER_BOOT
 
@@ -30,7 +31,8 @@ states = st.builds(
     first_timestamp=big,
     progress=st.builds(IndexProgress, big, small, small, big, big, big),
     leader_epoch=st.integers(-1, (1 << 31) - 1),
-    flags=st.sampled_from([0, POISONED]),
+    due_epoch=st.integers(0, (1 << 31) - 1),
+    flags=st.sampled_from([0, POISONED, CLEAN]),
 )
 
 
@@ -45,6 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 SOME = LogState(generation=6, active_base=10, valid_end=500, next_offset=17, flags=POISONED)
 CHECKPOINT = Checkpoint(10, 500, 17, 1000, IndexProgress(100, 2, 1, 900, 1000, 16))
+MARKS = Marks(clean=True, due_epoch=7, lowest_end=3)
 
 
 @given(states)
@@ -74,7 +77,7 @@ def test_the_file_has_one_size_and_one_inode(path: Path) -> None:
     inode = path.stat().st_ino
     assert path.stat().st_size == STATE_BYTES
     first.publish(SOME)
-    first.save_checkpoint(CHECKPOINT)
+    first.save_checkpoint(CHECKPOINT, MARKS)
     first.drop_checkpoint()
     first.close()
     first.close()
@@ -106,7 +109,7 @@ def test_a_copied_state_is_not_ours(path: Path, tmp_path: Path) -> None:
     state = state_file(path)
     state.adopt()
     state.publish(SOME)
-    state.save_checkpoint(CHECKPOINT)
+    state.save_checkpoint(CHECKPOINT, MARKS)
     copy = Path(shutil.copy(path, tmp_path / "copy"))
     assert not state_file(copy).is_ours()
     assert state_file(copy).checkpoint() is None
@@ -118,32 +121,40 @@ def test_a_checkpoint_outlives_a_restart_but_not_a_broken_byte(path: Path) -> No
     state = state_file(path)
     assert state.checkpoint() is None
     state.adopt()
-    state.save_checkpoint(CHECKPOINT)
+    state.save_checkpoint(CHECKPOINT, MARKS)
     assert state_file(path, OTHER_BOOT).checkpoint() == CHECKPOINT
-    end = 1024 + struct.calcsize("<8s5qII3q") + 4
+    assert state_file(path, OTHER_BOOT).marks() == MARKS
+    end = 1024 + struct.calcsize("<8s5qII3qIiq") + 4
     for position in range(1024, end):
         data = bytearray(path.read_bytes())
         data[position] ^= 1
         path.write_bytes(data)
         assert state_file(path).checkpoint() is None, position
+        assert state_file(path).marks() == Marks(), position
         data[position] ^= 1
         path.write_bytes(data)
     assert state_file(path).checkpoint() == CHECKPOINT
-    state.drop_checkpoint()
-    assert state.checkpoint() is None
+    state.save_marks(Marks(due_epoch=9))
+    assert (state.checkpoint(), state.marks()) == (CHECKPOINT, Marks(due_epoch=9))
+    state.drop_checkpoint(lowest_end=4)
+    assert (state.checkpoint(), state.marks()) == (None, Marks(due_epoch=9, lowest_end=4))
 
 
-def test_of_an_untrusted_state_only_generation_and_poison_are_left(path: Path) -> None:
+def test_of_an_untrusted_state_generation_poison_and_due_epoch_are_left(path: Path) -> None:
     state = state_file(path)
     state.adopt()
-    state.publish(SOME)
-    assert state.leftover() == LogState(generation=6, flags=POISONED)
+    state.publish(dataclasses.replace(SOME, due_epoch=4, flags=POISONED | CLEAN))
+    assert state.leftover() == LogState(generation=6, due_epoch=4, flags=POISONED)
+    assert state.leftover(known_generation=40).generation == 40
     # After a restart the disk, not the cache, says what is there: there is no poison.
     assert state_file(path, OTHER_BOOT).leftover() == LogState(generation=6)
     with open(path, "r+b") as file:
         file.seek(128 + 20)
         file.write(b"\xff")
-    assert state.leftover() == LogState(generation=6)
+    # Nobody knows any more how far it had come, so it goes where nobody can have seen it.
+    left = state.leftover(known_generation=40)
+    assert left == LogState(generation=left.generation)
+    assert left.generation > 1 << 16
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff" * 8, b"\x7f" * 8, bytes(8)])
