@@ -46,7 +46,7 @@ from logstore.errors import (
 )
 from logstore.group_commit import GroupCommit
 from logstore.locking import PartitionLock
-from logstore.observer import Observer
+from logstore.observer import Observer, steadily
 from logstore.reader import Fetch, LogReader, View
 from logstore.ready import (
     check_offsets,
@@ -480,7 +480,7 @@ class PartitionLog:
     def offset_for_time(self, timestamp: int) -> tuple[int, int] | None:
         """``(offset, timestamp)`` of the first record whose timestamp (milliseconds) is not below
         ``timestamp``; None where there is no such record."""
-        return self._reader.offset_for_time(self._look(), timestamp)
+        return steadily(self._look, lambda view: self._reader.offset_for_time(view, timestamp))
 
     def wait(self, offset: int, timeout: float | None = None) -> bool:
         """Wait until there is a record at ``offset`` or behind it, for ``timeout`` seconds at most

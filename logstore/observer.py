@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from logstore.clock import Clock
-from logstore.errors import LockTimeoutError
+from logstore.errors import FormatError, LockTimeoutError
 from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
 from logstore.state import LogState, StateFile
 from logstore.structure import list_segments
 from logstore.writer import LogWriter
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "steadily"]
+
+_T = TypeVar("_T")
+_ATTEMPTS = 10
 
 _SHORTEST_PAUSE = 0.0005
 _LONGEST_PAUSE = 0.01
@@ -22,6 +26,19 @@ _LONGEST_SLEEP = 0.1
 _PUBLISHING_SECONDS = 0.002
 """How long after a write its publishing is waited for; it takes microseconds, unless the writer
 lost its processor in between."""
+
+
+def steadily(look: Callable[[], View], read: Callable[[View], _T]) -> _T:
+    """What ``read`` makes of the log as it is. If somebody takes a file away or cuts it meanwhile,
+    it is asked again, with the log as it is then; its error counts if nothing has changed."""
+    for _ in range(_ATTEMPTS):
+        view = look()
+        try:
+            return read(view)
+        except (FormatError, FileNotFoundError):
+            if look() is view:
+                raise
+    return read(look())
 
 
 class Observer:

@@ -17,6 +17,7 @@ from logstore.clock import Clock
 from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
 from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
+from logstore.observer import steadily
 from logstore.reader import LogReader, View
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
@@ -70,25 +71,23 @@ class Upkeep:
 
     def segments(self) -> list[SegmentInfo]:
         """What there is of every segment, oldest first, the active one last."""
-        return self._reader.segments(self._look())
+        return steadily(self._look, self._reader.segments)
 
     # Retention --------------------------------------------------------------------------------
 
     def retain(self, *, dry_run: bool = False) -> list[Decision]:
         """Delete what retention no longer keeps, and return what was decided of every segment."""
-        now = self._clock.now_ms()
-        view = self._look()
-        decisions = decide(
-            self._reader.segments(view),
-            self._config,
-            now_ms=now,
-            log_start_offset=view.state.log_start_offset,
-        )
-        doomed = [decision.segment for decision in decisions if decision.delete]
-        if dry_run or not doomed:
+        view, decisions = steadily(self._look, lambda view: (view, self._decide(view)))
+        if dry_run or not any(decision.delete for decision in decisions):
             return decisions
         with self._locked() as writer:
             state = writer.enter()
+            if state.generation != view.state.generation:
+                # The log may have been cut: what was decided of its offsets is void.
+                decisions = self._decide(self._look())
+            doomed = [decision.segment for decision in decisions if decision.delete]
+            if not doomed:
+                return decisions
             last = doomed[-1]
             if last.active:
                 # Somebody may have appended since; then the segment is no longer what was decided.
@@ -99,6 +98,14 @@ class Upkeep:
             if doomed:
                 self._move_start(writer, max(state.log_start_offset, doomed[-1].next_offset))
         return decisions
+
+    def _decide(self, view: View) -> list[Decision]:
+        return decide(
+            self._reader.segments(view),
+            self._config,
+            now_ms=self._clock.now_ms(),
+            log_start_offset=view.state.log_start_offset,
+        )
 
     def delete_records(self, before: int) -> int:
         """Move the log start offset to ``before``, and delete the segments wholly below it."""
@@ -200,7 +207,7 @@ class Upkeep:
 
     def plan(self) -> CompactionPlan:
         """Whether the log is due for compaction, and why."""
-        return self._plan(self._look())
+        return steadily(self._look, self._plan)
 
     def _plan(self, view: View) -> CompactionPlan:
         start = view.state.log_start_offset
@@ -233,13 +240,18 @@ class Upkeep:
             reason = ""
             passes = dropped = 0
             while True:
-                view = self._look()
-                plan = self._plan(view)
+                view, plan = steadily(self._look, lambda view: (view, self._plan(view)))
                 reason = reason or plan.reason
                 # What more passes than one are needed for is due, whatever the ratio says.
                 if not plan.dirty_bytes or not (plan.due or force or passes):
                     break
-                dropped += self._pass(view, plan, report)
+                try:
+                    dropped += self._pass(view, plan, report)
+                except FileNotFoundError:
+                    if self._look() is view:
+                        raise
+                    # Retention was quicker with some segments; the next pass sees what is left.
+                    purge(self._files, self._directory, UNSWAPPED)
                 passes += 1
             after = self.segments()
         return CompactionResult(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logstore import Codec, LogConfig, OffsetOutOfRangeError, PartitionLog
+from logstore import Codec, LogConfig, OffsetOutOfRangeError, PartitionLog, upkeep
+from logstore.retention import Decision, decide
 from logstore.segments.checkpoint import parse_leader_epochs
 
-from .support import batches, content, damage, raw_batch, records
+from .support import SpyFiles, batches, content, damage, raw_batch, record, records
 
 
 @pytest.fixture
@@ -125,3 +128,89 @@ def test_a_cut_at_the_end_changes_nothing(directory: Path) -> None:
         before = os.stat(path)
         log.truncate(24)
         assert os.stat(path).st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda log: log.segment_infos(),
+        lambda log: log.retain(),
+        lambda log: log.plan_compaction(),
+        lambda log: log.offset_for_time(6),
+        lambda log: log.read(20),
+    ],
+    ids=["segment_infos", "retain", "plan_compaction", "offset_for_time", "read"],
+)
+def test_who_looks_while_another_cuts_or_deletes_looks_again(
+    directory: Path, look: Callable[[PartitionLog], object]
+) -> None:
+    files = SpyFiles()
+    config = LogConfig(segment_bytes=500, index_interval_bytes=100, retention_ms=-1)
+    with filled(directory) as other, PartitionLog(directory, files=files, config=config) as log:
+        assert log.log_end_offset == 24
+
+        def between(operation: str, path: str) -> None:
+            if operation == "open" and path.endswith(".log"):
+                files.before = lambda operation, path: None
+                other.delete_records(21)  # the files go before the log has opened them
+                other.purge_deleted(at_once=True)
+                other.truncate(21)
+                for number in range(4):
+                    other.append(records(*(b"new" * 30 for _ in range(3)), timestamp=10 + number))
+
+        files.before = between
+        with contextlib.suppress(OffsetOutOfRangeError):  # as it is for whoever comes later
+            look(log)
+        assert log.log_start_offset == 21
+
+
+def test_a_compaction_goes_on_when_retention_takes_its_segments_away(directory: Path) -> None:
+    files = SpyFiles()
+    config = LogConfig(
+        segment_bytes=500,
+        index_interval_bytes=100,
+        cleanup_policy="compact,delete",
+        file_delete_delay_ms=0,
+    )
+    with (
+        PartitionLog(directory, config=config) as other,
+        PartitionLog(directory, files=files, config=config) as log,
+    ):
+        for number in range(12):
+            other.append([record(b"v" * 150, key=b"%d" % (number % 3))])
+        opened = 0
+
+        def between(operation: str, path: str) -> None:
+            nonlocal opened
+            if operation == "open" and path.endswith(".cleaned"):
+                opened += 1
+                if opened == 1:
+                    files.before = lambda operation, path: None
+                    other.delete_records(other.segments[2])
+                    other.purge_deleted(at_once=True)
+
+        files.before = between
+        log.compact(force=True)
+        assert opened == 1
+        keys = [r.key for batch in batches(log) for r in batch.records()]
+        assert set(keys) == {b"0", b"1", b"2"}
+        assert damage(directory) == []
+
+
+def test_retention_does_not_delete_what_was_appended_behind_a_cut(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LogConfig(segment_bytes=500, retention_bytes=700, retention_ms=-1)
+    with filled(directory) as other, PartitionLog(directory, config=config) as log:
+
+        def decide_late(*arguments: Any, **options: Any) -> list[Decision]:
+            """Somebody cuts the log and appends, between looking and deciding."""
+            monkeypatch.undo()
+            other.truncate(2)
+            other.append(records("new"))
+            return decide(*arguments, **options)
+
+        monkeypatch.setattr(upkeep, "decide", decide_late)
+        assert not any(decision.delete for decision in log.retain())
+        assert (log.log_start_offset, log.log_end_offset) == (0, 3)
+        assert content(log)[-1] == (2, b"new")
