@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +338,37 @@ while True:
 """
 
 
+def run_and_kill(
+    tmp_path: Path, script: str, directory: Path, rng: random.Random, turn: int
+) -> Iterator[list[list[str]]]:
+    """Let three processes run ``script`` on a log, and kill one after the other; what each one has
+    said, in words, line by line."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    outputs = [tmp_path / f"out-{turn}-{number}" for number in range(3)]
+    children = []
+    for number, output in enumerate(outputs):
+        with output.open("wb") as file:
+            command = [sys.executable, "-c", script, str(directory)]
+            command += [f"p{turn}{number}-", str(rng.randint(0, 1 << 30))]
+            children.append(
+                subprocess.Popen(command, stdout=file, env={**os.environ, "PYTHONPATH": path})
+            )
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not all(o.stat().st_size for o in outputs):
+            time.sleep(0.02)
+        for child in children:
+            time.sleep(rng.random() * 0.4)
+            assert child.poll() is None, "a child ended by itself"
+            child.send_signal(signal.SIGKILL)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    for output in outputs:
+        yield [line.split(" ") for line in output.read_text().split("\n")[:-1]]
+
+
 @pytest.mark.parametrize("seed", range(2 * SOAK))
 def test_processes_that_append_compact_and_are_killed_lose_no_keys_last_record(
     tmp_path: Path, seed: int
@@ -343,33 +376,10 @@ def test_processes_that_append_compact_and_are_killed_lose_no_keys_last_record(
     print(f"seed {seed}")
     rng = random.Random(seed)
     directory = tmp_path / "orders-0"
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     told: dict[int, tuple[str, str]] = {}
     for turn in range(3):
-        outputs = [tmp_path / f"out-{turn}-{number}" for number in range(3)]
-        children = []
-        for number, output in enumerate(outputs):
-            with output.open("wb") as file:
-                command = [sys.executable, "-c", CHILD, str(directory)]
-                command += [f"p{turn}{number}-", str(rng.randint(0, 1 << 30))]
-                children.append(
-                    subprocess.Popen(command, stdout=file, env={**os.environ, "PYTHONPATH": path})
-                )
-        try:
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and not all(o.stat().st_size for o in outputs):
-                time.sleep(0.02)
-            for child in children:
-                time.sleep(rng.random() * 0.4)
-                assert child.poll() is None, "a child ended by itself"
-                child.send_signal(signal.SIGKILL)
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-        for output in outputs:
-            lines = output.read_text().split("\n")[:-1]
-            for offset, key, *value in (line.split(" ") for line in lines):
+        for lines in run_and_kill(tmp_path, CHILD, directory, rng, turn):
+            for offset, key, *value in lines:
                 assert int(offset) not in told, "an offset was given out twice"
                 told[int(offset)] = (key, " ".join(value))
     with PartitionLog(directory, config=LogConfig(cleanup_policy="compact")) as log:
@@ -383,5 +393,102 @@ def test_processes_that_append_compact_and_are_killed_lose_no_keys_last_record(
             assert present[where] == told_value
         else:
             assert newest[name] > where, f"the last record of {name}, at {where}, is lost"
+    findings = check(DiskFiles(), str(directory)) or ()
+    assert [f for f in findings if f.severity == "damage"] == []
+
+
+CUTTING_CHILD = """
+import random, sys, time
+from logstore import LogConfig, LockTimeoutError, OffsetOutOfRangeError, PartitionLog, Record
+
+directory, name, seed = sys.argv[1:]
+rng = random.Random(int(seed))
+config = LogConfig(
+    segment_bytes=3000, index_interval_bytes=300, retention_bytes=9000, file_delete_delay_ms=0
+)
+log = PartitionLog(directory, config=config)
+number = 0
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
+
+while True:
+    choice = rng.random()
+    began = time.monotonic_ns()
+    try:
+        if choice < 0.05:
+            to = max(log.log_end_offset - rng.choice((0, 1, 3, 40)), log.log_start_offset)
+            say("cutting", began, to)
+            log.truncate(to)
+            say("cut", time.monotonic_ns(), to)
+        elif choice < 0.08:
+            log.retain()
+            say("start", log.log_start_offset)
+        elif choice < 0.1:
+            say("start", log.delete_records(log.log_start_offset + rng.randint(0, 5)))
+        elif choice < 0.12:
+            log.purge_deleted(at_once=True)
+        else:
+            batch = []
+            for _ in range(rng.randint(1, 4)):
+                number += 1
+                batch.append(Record(value=f"{name} {number} {'.' * rng.randint(0, 400)}".encode()))
+            appended = log.append(batch, acks=rng.choice((1, 1, 1, "all")))
+            ended = time.monotonic_ns()
+            for index in range(len(batch)):
+                first = number - len(batch) + 1
+                say("wrote", began, ended, appended.base_offset + index, name, first + index)
+    except (LockTimeoutError, OffsetOutOfRangeError) as error:
+        say("refused", type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("seed", range(2 * SOAK))
+def test_processes_that_append_cut_retain_and_are_killed_lose_only_what_was_cut_or_deleted(
+    tmp_path: Path, seed: int
+) -> None:
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    directory = tmp_path / "orders-0"
+    wrote: list[tuple[int, int, int, str]] = []  # begin, end, offset, record
+    cuts: list[tuple[int, float, int]] = []  # begin, end, offset
+    lowest_start = 0
+    for turn in range(3):
+        for lines in run_and_kill(tmp_path, CUTTING_CHILD, directory, rng, turn):
+            cutting: tuple[int, int] | None = None
+            for what, *words in lines:
+                if what == "wrote":
+                    begin, end, offset = map(int, words[:3])
+                    wrote.append((begin, end, offset, " ".join(words[3:])))
+                elif what == "cutting":
+                    cutting = int(words[0]), int(words[1])
+                elif what == "cut" and cutting is not None:
+                    cuts.append((cutting[0], int(words[0]), cutting[1]))
+                    cutting = None
+                elif what == "refused":
+                    cutting = None
+                elif what == "start":
+                    lowest_start = max(lowest_start, int(words[0]))
+            if cutting is not None:  # killed in it; whoever came next finished it or did not
+                cuts.append((cutting[0], float("inf"), cutting[1]))
+    assert len(wrote) > 50
+    with PartitionLog(directory) as log:
+        found = content(log)
+        start, end = log.log_start_offset, log.log_end_offset
+    assert start >= lowest_start
+    assert [offset for offset, _ in found] == list(range(start, end)), "there are holes"
+    present = {o: " ".join((value or b"").decode().split(" ")[:2]) for o, (_, value) in found}
+    assert len(set(present.values())) == len(present), "a record is there twice"
+    for began, _, offset, record in wrote:
+        if offset >= start and present.get(offset) != record:
+            assert any(to <= offset and ended >= began for _, ended, to in cuts), (offset, record)
+    by_offset = sorted(wrote, key=lambda item: (item[2], item[0]))
+    for one, two in itertools.pairwise(by_offset):
+        if one[2] == two[2]:  # given out twice: there was a cut between the two
+            assert any(
+                to <= one[2] and cut_end >= one[0] and cut_begin <= max(one[1], two[1])
+                for cut_begin, cut_end, to in cuts
+            ), (one, two, cuts)
     findings = check(DiskFiles(), str(directory)) or ()
     assert [f for f in findings if f.severity == "damage"] == []
