@@ -67,9 +67,9 @@ class GroupCommit:
                     break
                 except FileNotFoundError:
                     # Another process may have rolled the log since, which synced the segment, and
-                    # deleted it.
+                    # deleted it; or it cut the log in front of it.
                     seen, state = state, self._look().state
-                    if state.active_base == seen.active_base:
+                    if state.generation == seen.generation:
                         raise
             try:
                 file.sync()

@@ -214,3 +214,23 @@ def test_retention_does_not_delete_what_was_appended_behind_a_cut(
         assert not any(decision.delete for decision in log.retain())
         assert (log.log_start_offset, log.log_end_offset) == (0, 3)
         assert content(log)[-1] == (2, b"new")
+
+
+def test_an_append_whose_segment_is_cut_off_before_its_sync_returns(directory: Path) -> None:
+    files = SpyFiles()
+    config = LogConfig(segment_bytes=500, index_interval_bytes=100)
+    with filled(directory) as other, PartitionLog(directory, files=files, config=config) as log:
+        seen: list[str] = []
+
+        def between(operation: str, path: str) -> None:
+            if path.endswith(".log"):
+                seen.append(operation)
+                if operation == "open" and "write" in seen:  # it is about to be synced
+                    files.before = lambda operation, path: None
+                    other.truncate(2)
+
+        files.before = between
+        log.append(records("cut off"), acks="all")
+        assert "write" in seen
+        assert (log.log_end_offset, log.synced_offset) == (2, 2)
+        assert damage(directory) == []
