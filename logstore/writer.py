@@ -82,6 +82,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Let go of the files; closing twice is allowed."""
+        self._block = b""
         if self._open_for is not None:
             self._log.close()
             self._offset_index.close()
