@@ -105,8 +105,7 @@ class PartitionLog:
         self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
         self._compacts = self.config.compacts
         self._max_message_bytes = self.config.max_message_bytes
-        chosen = self.config.compression_type != "producer"
-        self._codec_for = self.config.codec_for if chosen else None
+        self._chooses_codec = self.config.compression_type != "producer"
         self._now_ms = self._clock.now_ms
         self._refusal: type[ClosedError | ForkedError] | None = None
         """Why the handle cannot be used any more, if so."""
@@ -292,8 +291,8 @@ class PartitionLog:
             records = listed(records)
         if acks not in ACKS:
             raise wrong_acks(acks)
-        if self._codec_for is not None:
-            codec = self._codec_for(codec)
+        if self._chooses_codec or type(codec) is not Codec:
+            codec = self.config.codec_for(codec)
         now = self._now_ms()
         crc, tail, count, timestamp, size = seal_parts(
             records, codec, level, now, now if self._append_time else None, codec

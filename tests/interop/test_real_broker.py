@@ -485,7 +485,10 @@ def test_check_finds_no_damage_in_everything_of_a_stopped_broker(stopped: Path) 
 
 def test_batches_are_as_the_client_was_told_to_send_them(stopped: Path) -> None:
     for codec in CODECS:
-        assert {batch["codec"] for batch in dumped(stopped / f"plain-{codec}-0").batches} == {codec}
+        found = {batch["codec"] for batch in dumped(stopped / f"plain-{codec}-0").batches}
+        # The client leaves a batch as it is that compressing would make larger: one record, say.
+        assert codec in found
+        assert found <= {codec, "none"}
     once = dumped(stopped / "idempotent-0").batches
     assert len({batch["producer_id"] for batch in once}) == 1
     assert once[0]["producer_id"] >= 0
