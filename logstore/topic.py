@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Callable
 
 from logstore.config import LogConfig
+from logstore.definitions import TopicDefinition
 from logstore.errors import InvalidInputError, UnknownTopicError
 from logstore.log import PartitionLog
-from logstore.metadata import TopicDefinition
 from logstore.segments import filenames
 from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
 from logstore.segments.files import DiskFiles, Files, write_atomically

@@ -77,7 +77,7 @@ def test_a_real_log_comes_back_byte_for_byte_in_every_codec(codec: str, tmp_path
     assert line.startswith(f"6,000 records, {len(data):,} bytes in ")
     assert line.endswith(" records/s")
     assert run("read access", store=tmp_path).stdout_bytes == data
-    batches = json_lines(run("dump --json", tmp_path))
+    batches = json_lines(run("dump --json", tmp_path / "topics" / "access-0"))
     assert {batch["codec"] for batch in batches} == {codec}
     assert sum(batch["count"] for batch in batches) == 6000
     assert all(batch["crc_ok"] for batch in batches)

@@ -62,7 +62,7 @@ def taken(store: Store, destination: Path, **options: object) -> BackupResult:
         store.path,
         destination,
         copy_metadata=store._metadata.copy_to,
-        partitions=store._partitions(store.topics()),
+        partitions=store._topics.partitions(store.topics()),
         now_ms=int(time.time() * 1000),
         **options,  # type: ignore[arg-type]
     )
@@ -79,12 +79,12 @@ def test_a_backup_is_a_store_that_holds_what_the_store_held(tmp_path: Path) -> N
         assert everything(result.path) == expected
         assert len(expected) == 30
     assert damage(result.path) == []
-    assert result.partitions == 1
+    assert result.partitions == 2  # with the definitions'
     assert result.segments == result.linked + result.copied > 3
     names = set(files(result.path))
     assert not names & {"lock", "state", "cleaner"}
     assert {name[-10:] for name in names if name.endswith("index")}  # indexes are there, too
-    assert sum(name.endswith(".index") for name in names) == result.segments
+    assert sum(name.endswith(".index") for name in names) == result.segments - 1
 
 
 def test_only_closed_logs_share_a_file_with_the_store(tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ def test_the_next_backup_copies_only_what_is_new(tmp_path: Path, across: bool) -
         first = taken(store, tmp_path / "b", link=link)
         assert (first.linked == 0) == across
         second = taken(store, tmp_path / "b", link=link)
-        assert second.copied == 1  # the active segment
-        assert second.linked == second.segments - 1
+        assert second.copied == 2  # the active segments: the topic's and the definitions'
+        assert second.linked == second.segments - 2
         assert second.removed == [first.path]
         fill(store, 30, start=30)
         third = taken(store, tmp_path / "b", link=link)
         new = third.segments - second.segments
-        assert third.copied == (new + 1 if across else 1)
+        assert third.copied == (new + 2 if across else 2)
         assert everything(third.path) == content(store.topic("a").partition(0))
     assert damage(third.path) == []
     assert [s.path for s in snapshots(tmp_path / "b")] == [third.path]
@@ -162,7 +162,7 @@ def test_what_compaction_and_retention_changed_is_noticed(tmp_path: Path, across
         log.purge_deleted(at_once=True)
         third = taken(store, tmp_path / "b", link=link, keep=5)
         assert everything(third.path) == content(log)
-        assert third.segments == 1
+        assert third.segments == 2
         assert everything(first.path) == old
     assert len(snapshots(tmp_path / "b")) == 3
     for found in snapshots(tmp_path / "b"):
@@ -186,7 +186,7 @@ def test_names_ascend_even_if_the_clock_goes_back(tmp_path: Path) -> None:
                 store.path,
                 tmp_path / "b",
                 copy_metadata=store._metadata.copy_to,
-                partitions=store._partitions(),
+                partitions=store._topics.partitions(),
                 now_ms=now_ms,
                 keep=9,
             )
@@ -439,4 +439,4 @@ def test_what_a_backup_says_of_its_sources_can_be_read(tmp_path: Path) -> None:
         result = store.backup(tmp_path / "b")
     described = json.loads(Path(result.path, "backup.json").read_bytes())
     assert described["version"] == 1
-    assert len(described["sources"]) == 3 * (result.segments - 1)
+    assert len(described["sources"]) == 3 * (result.segments - 2)
