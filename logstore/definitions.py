@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from logstore.errors import FormatError
 
 __all__ = [
+    "DEFAULTS",
     "TOPIC_PREFIX",
     "TopicDefinition",
     "decode",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 TOPIC_PREFIX = "topic/"
+DEFAULTS = "defaults"
+"""The key of the configuration that topics have where they say nothing else."""
 
 
 class TopicDefinition(NamedTuple):

@@ -33,12 +33,14 @@ from logstore.errors import (
     OffsetOutOfRangeError,
     PoisonedError,
     ReadOnlyError,
+    UnknownTopicError,
 )
 from logstore.group_commit import GroupCommit
 from logstore.locking import PartitionLock
 from logstore.observer import Observer
 from logstore.reader import Fetch, LogReader, View
 from logstore.ready import (
+    check_acks,
     check_offsets,
     listed,
     new_epochs,
@@ -55,14 +57,12 @@ from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
 from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
-from logstore.writer import LogWriter
+from logstore.writer import LogWriter, deleted_error
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
 Acks = Literal[0, 1, "all"]
 """When an append returns: written to the operating system (0 and 1), or on stable storage."""
-
-_ACKS = frozenset((0, 1, "all"))
 
 LOCK_FILE = "lock"
 STATE_FILE = "state"
@@ -117,7 +117,7 @@ class PartitionLog:
         self._lock_timeout = lock_timeout
         self._read_only = read_only
         self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
-        self._refusal: type[ClosedError | ForkedError] | None = None
+        self._refusal: type[ClosedError | ForkedError | UnknownTopicError] | None = None
         """Why the handle cannot be used any more, if so."""
         self._closer: int | None = None
         """The thread that is closing the handle; all others are refused the lock."""
@@ -187,22 +187,23 @@ class PartitionLog:
             check_usable=self._check_usable,
         )
 
-    def close(self) -> None:
+    def close(self, *, deleted: bool = False) -> None:
         """Sync what is not, note that it was, and let go of everything; closing twice is allowed.
 
-        After the last handle's close the next opening scans nothing, unless what a killed process
-        left was never appended to: a handle that wrote nothing does not sync for others.
-        """
+        After the last handle's close the next opening scans nothing, unless a killed process left
+        something: a handle that wrote nothing does not sync for others. ``deleted``: its topic
+        was deleted, as all are told who use the handle from now on."""
         if self._refusal is not None or self._closer is not None:
             return
         self._closer = threading.get_ident()
         try:
             if self._writer is not None and self._writer.has_written:
-                self.flush()
-                with self._locked() as writer:
-                    writer.close_segment()
+                with contextlib.suppress(UnknownTopicError):  # deleted: there is nothing to save
+                    self.flush()
+                    with self._locked() as writer:
+                        writer.close_segment()
         finally:
-            self._refusal = ClosedError
+            self._refusal = UnknownTopicError if deleted else ClosedError
             if self._lock is not None:
                 self._lock.drain()
             self._let_go()
@@ -239,7 +240,17 @@ class PartitionLog:
             raise ForkedError(
                 f"{self.directory}: this handle belongs to the parent process; open the log again"
             )
+        if self._refusal is UnknownTopicError:
+            raise deleted_error(self.directory)
         raise ClosedError(f"{self.directory}: the log was closed")
+
+    def configure(self, config: LogConfig) -> None:
+        """Go on by this configuration, at once."""
+        self.config = config
+        self._append_time = config.message_timestamp_type == TimestampType.LOG_APPEND.label
+        self._upkeep.configure(config)
+        if self._writer is not None:
+            self._writer.configure(config)
 
     # The locks --------------------------------------------------------------------------------
 
@@ -291,8 +302,7 @@ class PartitionLog:
             return self.append_raw(records.raw, acks=acks, guard=guard)
         if not isinstance(records, (list, tuple)):
             records = listed(records)
-        if acks not in _ACKS:
-            raise _wrong_acks(acks)
+        check_acks(acks)
         codec = self.config.codec_for(codec)
         now = self._clock.now_ms()
         sealed = seal_records(
@@ -335,8 +345,7 @@ class PartitionLog:
         ``replica`` they keep offsets and leader epochs, which may leave gaps but not go back.
         Raises FormatError (also for a wrong CRC) or InvalidInputError, and appends nothing then.
         """
-        if acks not in _ACKS:
-            raise _wrong_acks(acks)
+        check_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
         batches = ready_batches(
@@ -386,8 +395,7 @@ class PartitionLog:
         return self._upkeep.segments()
 
     def retain(self, *, dry_run: bool = False) -> list[Decision]:
-        """Delete the segments that retention no longer keeps (with ``dry_run`` none), and return
-        for each segment what was decided and why."""
+        """Delete what retention no longer keeps (``dry_run``: nothing); return its decisions."""
         return self._upkeep.retain(dry_run=dry_run)
 
     def compact(
@@ -405,16 +413,14 @@ class PartitionLog:
         return self._upkeep.plan()
 
     def delete_records(self, before: int) -> int:
-        """Move the log start offset up to ``before``, delete the segments wholly below it, and
-        return the new log start offset. It never goes back. Raises OffsetOutOfRangeError beyond
-        the log's end."""
+        """Move the log start offset up to ``before``, never back, delete the segments wholly below
+        it, and return where it is now. Raises OffsetOutOfRangeError beyond the log's end."""
         return self._upkeep.delete_records(before)
 
     def truncate(self, to: int) -> None:
         """Cut the log so that it ends at ``to``; a batch that straddles it loses its end.
 
-        Raises OffsetOutOfRangeError for an offset that is not between start and end.
-        """
+        Raises OffsetOutOfRangeError for an offset that is not between start and end."""
         self._upkeep.truncate(to)
 
     def purge_deleted(self, *, at_once: bool = False) -> None:
@@ -476,14 +482,12 @@ class PartitionLog:
         raise AssertionError("unreachable")
 
     def offset_for_time(self, timestamp: int) -> tuple[int, int] | None:
-        """``(offset, timestamp)`` of the first record whose timestamp (milliseconds) is not below
-        ``timestamp``; None where there is no such record."""
+        """``(offset, timestamp)`` of the first record not below ``timestamp`` (ms), or None."""
         return self._reader.offset_for_time(self._look(), timestamp)
 
     def wait(self, offset: int, timeout: float | None = None) -> bool:
-        """Wait until there is a record at ``offset`` or behind it, for ``timeout`` seconds at most
-        (None: for ever), and say whether there is. Closing the log ends the wait with
-        ClosedError."""
+        """Wait for a record at ``offset`` or behind it, ``timeout`` seconds at most (None: for
+        ever), and say whether there is one. Raises ClosedError when the log is closed."""
         return self._observer.wait(offset, timeout)
 
     def _look(self) -> View:
@@ -494,7 +498,3 @@ class PartitionLog:
 
 
 _READ_ATTEMPTS = 10
-
-
-def _wrong_acks(acks: object) -> InvalidInputError:
-    return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")

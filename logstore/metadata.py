@@ -35,6 +35,7 @@ from logstore.definitions import (
     TopicDefinition,
     decode,
     encode,
+    topic_from,
 )
 from logstore.environments import Environment, open_environment
 from logstore.errors import (
@@ -156,8 +157,7 @@ class Metadata:
                     timeout=_LOCK_SECONDS,
                 )
                 fork.remember(self)
-                if self._files.is_directory(self._log_directory):
-                    self._catch_up_on_opening()
+                self._catch_up_on_opening()
             except BaseException:
                 self.close()
                 raise
@@ -213,7 +213,7 @@ class Metadata:
         number = environment.last_transaction()
         if number != seen.number:
             with self.transaction() as tables:
-                version = _applied(tables) or 0
+                version = applied_offset(tables) or 0
             if version == seen.version:
                 seen.number = number
             else:
@@ -221,9 +221,16 @@ class Metadata:
         return seen
 
     def _opened(self) -> Environment | None:
-        if self._environment is None and self._read_only and not self._closed:
+        if self._closed:
+            raise ClosedError(f"{self._directory}: the store was closed")
+        if self._environment is None and self._read_only:
             self._environment = open_environment(self._directory, read_only=True)
         return self._environment
+
+    def check(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Raise FormatError where a definition is none that we can use."""
+        if key.startswith(TOPIC_PREFIX):
+            topic_from(key, fields, self._directory)
 
     def copy_to(self, directory: str) -> None:
         """Copy ``meta``, as it is at one moment, into an empty directory."""
@@ -249,8 +256,6 @@ class Metadata:
                 yield Tables(environment.handle, transaction)
             return
         lock = self._lock
-        if self._closed:
-            raise ClosedError(f"{self._directory}: the store was closed")
         if environment is None or lock is None:
             raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
         lock.acquire(lambda: None)
@@ -271,13 +276,23 @@ class Metadata:
         """
         log = self.log
         with self.transaction(write=True) as tables:
-            _catch_up(tables, log)
+            catch_up(tables, log)
             changes = list(change(View(tables, self._directory)))
             if changes:
                 records = [_record(key, fields) for key, fields in changes]
                 appended = log.append(records, acks="all")
                 _apply(tables, records, appended.last_offset + 1)
         return changes
+
+    def deleting(self) -> dict[str, dict[str, Any]]:
+        """The last definitions of topics that are being deleted."""
+        with self.transaction() as tables:
+            return View(tables, self._directory).deleting()
+
+    def deleted(self, key: str) -> None:
+        """Nothing is left of a topic that was being deleted."""
+        with self.transaction(write=True) as tables:
+            tables.delete(DELETING, key.encode())
 
     @property
     def log(self) -> PartitionLog:
@@ -303,8 +318,8 @@ class Metadata:
             config=LogConfig.from_overrides(METADATA_TOPIC.overrides),
         )
         try:
-            self._check_kinship(_applied(tables), log.log_end_offset)
-            if _applied(tables) is None:
+            self._check_kinship(applied_offset(tables), log.log_end_offset)
+            if applied_offset(tables) is None:
                 _apply(tables, [], 0)
         except BaseException:
             log.close()
@@ -328,8 +343,10 @@ class Metadata:
 
     def _catch_up_on_opening(self) -> None:
         with self.transaction() as tables:
-            applied = _applied(tables)
-        if self.log.log_end_offset != applied:
+            applied = applied_offset(tables)
+        if not self._files.is_directory(self._log_directory):
+            self._check_kinship(applied, 0)
+        elif self.log.log_end_offset != applied:
             self.update(lambda view: [])
 
 
@@ -339,9 +356,9 @@ def _close_log(log: PartitionLog) -> None:
         log.close()
 
 
-def _catch_up(tables: Tables, log: PartitionLog) -> None:
+def catch_up(tables: Tables, log: PartitionLog) -> None:
     """Put into ``meta`` what was appended to the log since."""
-    offset = _applied(tables) or 0
+    offset = applied_offset(tables) or 0
     end = log.log_end_offset
     if offset >= end:
         return
@@ -367,6 +384,8 @@ def _apply(tables: Tables, records: Iterable[Record], offset: int) -> None:
         if key is None:
             continue
         if record.value is not None:
+            if key.startswith(TOPIC_PREFIX.encode()):
+                _forget_deleted(tables, record.value)
             tables.put(DEFINITIONS, key, record.value)
             continue
         before = tables.get(DEFINITIONS, key)
@@ -374,10 +393,26 @@ def _apply(tables: Tables, records: Iterable[Record], offset: int) -> None:
             tables.delete(DEFINITIONS, key)
             if key.startswith(TOPIC_PREFIX.encode()):
                 tables.put(DELETING, key, before)
+    set_applied(tables, offset)
+
+
+def _forget_deleted(tables: Tables, value: bytes) -> None:
+    """A topic is created when an older one of its name is gone entirely: what is in the topic's
+    directories, if a log is read that tells of both, is the younger one's."""
+    deleting = list(tables.items(DELETING))
+    if deleting:
+        name = decode("topic", value, "").get("name")
+        for key, before in deleting:
+            if decode("topic", before, "").get("name") == name:
+                tables.delete(DELETING, key)
+
+
+def set_applied(tables: Tables, offset: int) -> None:
+    """Say up to which offset ``__metadata`` is in ``meta``."""
     tables.put(APPLIED, _OFFSET, b"%d" % offset)
 
 
-def _applied(tables: Tables) -> int | None:
+def applied_offset(tables: Tables) -> int | None:
     """Up to which offset ``__metadata`` is in ``meta``; None in one that is new."""
     value = tables.get(APPLIED, _OFFSET)
     return None if value is None else int(value)

@@ -25,13 +25,15 @@ from logstore.segments.checksum import crc32c
 from logstore.segments.files import SharedBytes
 from logstore.segments.indexing import IndexProgress
 
-__all__ = ["POISONED", "STATE_BYTES", "Checkpoint", "LogState", "StateFile"]
+__all__ = ["DELETED", "POISONED", "STATE_BYTES", "Checkpoint", "LogState", "StateFile"]
 
 STATE_BYTES = 4096
 """Size of the file."""
 
 POISONED = 1
 """The flag of a log whose last sync failed."""
+DELETED = 2
+"""The flag of a log whose topic was deleted: every handle refuses."""
 
 _CRC = struct.Struct("<I")
 _IDENTITY = struct.Struct("<8sI36sQQ")
@@ -70,7 +72,7 @@ class LogState:
     leader_epoch: int = 0
     """The epoch that new batches are stamped with."""
     flags: int = 0
-    """``POISONED`` or 0."""
+    """``POISONED``, ``DELETED``, both or 0."""
 
     def pack(self) -> bytes:
         """The shared block with its checksum."""
@@ -173,6 +175,13 @@ class StateFile:
         block = state.pack()
         self._buffer[_SHARED_POSITION:_SHARED_END] = block
         return block
+
+    def mark_deleted(self) -> None:
+        """Make every handle refuse, in whatever condition the state is."""
+        state = self.leftover() if (known := LogState.unpack(self.block())) is None else known
+        state.flags |= DELETED
+        self.publish(state)
+        self.adopt()
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint, or None where there is none for this very file.

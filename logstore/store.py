@@ -14,12 +14,13 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from logstore.backup import BackupResult, back_up
 from logstore.clock import Clock, SystemClock
+from logstore.describe import TopicDescription, describe
 from logstore.errors import (
     ClosedError,
     ForkedError,
@@ -32,7 +33,7 @@ from logstore.errors import (
     UnsupportedFormatError,
 )
 from logstore.maintenance import Maintenance, PartitionReport
-from logstore.metadata import META, TOPICS, Metadata
+from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
 from logstore.topic import Topic
 from logstore.topics import TopicCatalogue
@@ -109,10 +110,23 @@ class Store:
             making=self._making,
         )
         self._maintenance = Maintenance(
-            self._files, self.path, self._topics.partitions, interval=maintenance_interval or 0.0
+            self._files,
+            self.path,
+            self._topics.partitions,
+            interval=maintenance_interval or 0.0,
+            prepare=self._topics.prepare,
         )
+        if not read_only:
+            self._finish_what_was_begun()
         if maintenance_interval is not None and not read_only:
             self._maintenance.start()
+
+    def _finish_what_was_begun(self) -> None:
+        try:
+            self._topics.finish_deletions()
+        except BaseException:
+            self._metadata.close()
+            raise
 
     def _identify(self, *, create: bool) -> uuid.UUID:
         path = os.path.join(self.path, _STORE_FILE)
@@ -211,6 +225,63 @@ class Store:
         """All topics, by name; with ``internal`` also the store's own."""
         self._check_usable()
         return self._topics.all(internal=internal)
+
+    def describe_topic(self, name: str) -> TopicDescription:
+        """What a topic is: its configuration, and where each value is from; what its partitions
+        hold. Raises UnknownTopicError."""
+        internal = name == METADATA_TOPIC.name
+        return describe(self.topic(name), {} if internal else self._topics.defaults)
+
+    def alter_topic(
+        self, name: str, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
+    ) -> Topic:
+        """Change a topic's configuration: ``set`` gives keys other values, ``unset`` brings them
+        back to the store's defaults.
+
+        Logs that are open here go on by it at once, those in other processes when somebody there
+        looks topics up, or at the next round of maintenance. Raises UnknownTopicError,
+        InvalidInputError for a key that is none or a value out of bounds (and changes nothing).
+
+        Commit point: the topic's definition in ``__metadata``, as for all changes of topics.
+        """
+        self._check_usable()
+        return self._topics.alter(name, set or {}, unset)
+
+    def add_partitions(self, name: str, total: int) -> Topic:
+        """Give a topic more partitions, so that it has ``total``. Records with a key that come
+        from now on may go to another partition than those before.
+
+        Raises InvalidInputError unless these are more than it has, UnknownTopicError.
+        """
+        self._check_usable()
+        return self._topics.add_partitions(name, total)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and all its records. Handles in all processes raise UnknownTopicError from
+        then on; a new topic of that name is another one.
+
+        What somebody holds for longer than 5 s (a compaction, a stopped process) is removed by a
+        later round of maintenance. Raises UnknownTopicError.
+
+        Commit point: the removal of the definition in ``__metadata``; whoever opens the store for
+        writing finishes what a crash behind it left.
+        """
+        self._check_usable()
+        self._topics.delete(name)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The configuration keys that are set for all topics that do not set them themselves."""
+        self._check_usable()
+        return self._topics.defaults
+
+    def alter_defaults(
+        self, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
+    ) -> None:
+        """Change what topics are configured by where they say nothing themselves; see
+        :meth:`alter_topic`."""
+        self._check_usable()
+        self._topics.alter_defaults(set or {}, unset)
 
     # Maintenance ------------------------------------------------------------------------------
 

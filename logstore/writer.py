@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from logstore.config import LogConfig
-from logstore.errors import InvalidInputError, PoisonedError
+from logstore.errors import InvalidInputError, PoisonedError, UnknownTopicError
 from logstore.loader import advance_epochs, recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
@@ -20,10 +20,10 @@ from logstore.segments.files import File, Files, write_fully
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
-from logstore.state import POISONED, Checkpoint, LogState, StateFile
+from logstore.state import DELETED, POISONED, Checkpoint, LogState, StateFile
 from logstore.structure import remove_segment, segment_path, start_segment
 
-__all__ = ["BatchSize", "LogWriter", "poisoned_error"]
+__all__ = ["BatchSize", "LogWriter", "deleted_error", "poisoned_error"]
 
 
 _MAX_OFFSET = (1 << 63) - 1
@@ -41,26 +41,32 @@ class LogWriter:
     ) -> None:
         self._files = files
         self._directory = directory
-        self._config = config
         self._state_file = state_file
-        self._segment_bytes = config.segment_bytes
-        self._index_interval_bytes = config.index_interval_bytes
-        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
-        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
-        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
         self._block = b""
         """The shared block that ``_state`` was read from or written as."""
         self._state = LogState()
         """The shared state as this writer knows it."""
         self._open_for: tuple[int, int] | None = None
         """Generation and base offset for which the three files below are open."""
-        self._roll_after_ms = config.longest_segment_ms
+        self._roll_after_ms = 0
         """The segment is rolled when records come that are this much younger than its first."""
         self._log: File
         self._offset_index: File
         self._time_index: File
         self.has_written = False
         """Whether a clean close has anything to save."""
+        self.configure(config)
+
+    def configure(self, config: LogConfig) -> None:
+        """Go on by this configuration."""
+        self._config = config
+        self._segment_bytes = config.segment_bytes
+        self._index_interval_bytes = config.index_interval_bytes
+        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
+        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
+        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
+        if self._open_for is not None:
+            self._roll_after_ms = self._age_of(self._open_for[1])
 
     def close(self) -> None:
         """Let go of the files; closing twice is allowed."""
@@ -74,6 +80,8 @@ class LogWriter:
         """Take in what has changed since this handle last held the lock."""
         if self._block != (block := self._state_file.block()):
             state = LogState.unpack(block)
+            if state is not None and state.flags & DELETED and self._state_file.is_ours():
+                raise deleted_error(self._directory)
             if (
                 state is None
                 or state.generation & 1
@@ -163,10 +171,13 @@ class LogWriter:
         self._log, self._offset_index, self._time_index = opened
         self._open_for = (state.generation, state.active_base)
         self._trim_indexes(state)
+        self._roll_after_ms = self._age_of(state.active_base)
+
+    def _age_of(self, base: int) -> int:
         # All processes must agree on the jitter, and no two segments should: it is a hash.
         spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
-        seed = crc32(f"{self._directory} {state.active_base}".encode())
-        self._roll_after_ms = self._config.longest_segment_ms - (seed % spread if spread else 0)
+        seed = crc32(f"{self._directory} {base}".encode())
+        return self._config.longest_segment_ms - (seed % spread if spread else 0)
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
@@ -410,6 +421,11 @@ def _out_of_bounds(directory: str, base_offset: int, next_offset: int) -> Invali
         f"{directory}: batches at offsets {base_offset} to {next_offset - 1} are too far apart for "
         f"one segment, which holds {offset_index.MAX_RELATIVE + 1}: append them one by one"
     )
+
+
+def deleted_error(directory: str) -> UnknownTopicError:
+    """The error of a log whose topic was deleted."""
+    return UnknownTopicError(f"{directory}: the topic was deleted")
 
 
 def poisoned_error(directory: str) -> PoisonedError:

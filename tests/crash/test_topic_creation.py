@@ -51,6 +51,10 @@ class BreakingFiles(DiskFiles):
         self.step()
         super().remove(path)
 
+    def remove_directory(self, path: str) -> None:
+        self.step()
+        super().remove_directory(path)
+
     def sync_directory(self, path: str) -> None:
         self.step()
         super().sync_directory(path)

@@ -190,8 +190,9 @@ def test_a_reader_of_a_store_without_definitions_sees_the_first_ones(tmp_path: P
 def test_a_closed_handle_refuses(tmp_path: Path) -> None:
     metadata = Metadata(str(tmp_path))
     metadata.close()
-    with pytest.raises(ClosedError):
-        put(metadata, "a", {})
+    for use in (lambda: put(metadata, "a", {}), metadata.items, lambda: metadata.version):
+        with pytest.raises(ClosedError):
+            use()
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"5", b"\xff"])
