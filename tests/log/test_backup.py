@@ -16,10 +16,18 @@ from typing import NoReturn
 import pytest
 
 import logstore
-from logstore import FormatError, InvalidInputError, LockTimeoutError, Record, Store
+from logstore import (
+    FormatError,
+    InvalidInputError,
+    LockTimeoutError,
+    PartitionLog,
+    Record,
+    Store,
+)
 from logstore import backup as backup_module
 from logstore import snapshots as snapshots_module
 from logstore.backup import BackupResult, back_up
+from logstore.repair import repair
 from logstore.segments.files import DiskFiles
 from logstore.snapshots import snapshots
 
@@ -396,9 +404,9 @@ def test_backups_under_load_are_whole_prefixes_of_what_was_acknowledged(
             for writer in writers.values():
                 while writer.last() < 200:
                     time.sleep(0.01)
-            taken_backups = []
+            taken_backups: list[tuple[str, dict[str, int], dict[str, int]]] = []
             deadline = time.monotonic() + 2
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline or len(taken_backups) < 4:
                 before = {name: writer.last() for name, writer in writers.items()}
                 result = taken(store, tmp_path / "b", keep=100, link=no_link if across else os.link)
                 after = {name: writer.last() + 2 for name, writer in writers.items()}
@@ -408,7 +416,6 @@ def test_backups_under_load_are_whole_prefixes_of_what_was_acknowledged(
         finally:
             for child in (*writers.values(), maintainer):
                 child.end()
-    assert len(taken_backups) >= 4
     for found, before, after in taken_backups:
         assert damage(found) == []
         with logstore.open(found, create=False, read_only=True) as store:
@@ -440,3 +447,48 @@ def test_what_a_backup_says_of_its_sources_can_be_read(tmp_path: Path) -> None:
     described = json.loads(Path(result.path, "backup.json").read_bytes())
     assert described["version"] == 1
     assert len(described["sources"]) == 3 * (result.segments - 2)
+
+
+def test_a_backup_carries_the_definitions_and_their_log(tmp_path: Path) -> None:
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        store.create_topic("b", partitions=2, retention_ms=5)
+        store.alter_defaults({"segment_ms": 7})
+        store.create_topic("c")
+        store.delete_topic("c")
+        result = store.backup(tmp_path / "b")
+        store.delete_topic("a")
+    for lost in (False, True):
+        target = tmp_path / f"r-{lost}"
+        logstore.restore(result.path, target)
+        if lost:
+            (target / "meta" / "data.mdb").unlink()
+            assert [step.kind for step in repair(target)] == ["build"]
+        with logstore.open(target) as restored:
+            assert [topic.name for topic in restored.topics()] == ["a", "b"]
+            assert restored.topic("b").overrides == {"retention_ms": 5}
+            assert restored.defaults == {"segment_ms": 7}
+            assert len(content(restored.topic("a").partition(0))) == 30
+            restored.create_topic("c")
+
+
+def test_a_topic_that_is_deleted_while_a_backup_is_taken_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = backup_module._Run._copy
+
+    def delete_first(run: backup_module._Run, log: PartitionLog, *names: str) -> None:
+        if os.path.basename(log.directory) == "a-0":
+            with logstore.open(tmp_path / "s") as other:
+                other.delete_topic("a")
+        copy(run, log, *names)
+
+    monkeypatch.setattr(backup_module._Run, "_copy", delete_first)
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        store.create_topic("b")
+        result = store.backup(tmp_path / "b")
+        assert result.partitions == 2
+    logstore.restore(tmp_path / "b", tmp_path / "r")
+    with logstore.open(tmp_path / "r") as restored:
+        assert [topic.name for topic in restored.topics()] == ["b"]
