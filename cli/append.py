@@ -24,11 +24,17 @@ import logstore
 from logstore.cli.lines import LineBatch, LineReader
 from logstore.cli.options import store_option
 from logstore.cli.output import FAILED, INTERRUPTED, complain, count_of
-from logstore.errors import LogstoreError, TopicExistsError, UnknownTopicError
+from logstore.cli.parsing import LineParser, Parser, json_parser, line_parser, parse_header
+from logstore.errors import (
+    InvalidInputError,
+    LogstoreError,
+    TopicExistsError,
+    UnknownTopicError,
+)
 from logstore.partitioner import partition_for_key
 from logstore.segments.batch import HEADER_BYTES
 from logstore.segments.compression import Codec
-from logstore.segments.record import Record
+from logstore.segments.record import Header, Record
 from logstore.store import Store
 from logstore.topic import Topic
 
@@ -63,6 +69,20 @@ def _separator(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return os.fsencode("".join(parts))
 
 
+def _fixed_headers(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> list[Header]:
+    try:
+        return [parse_header(os.fsencode(value)) for value in values]
+    except InvalidInputError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _size_of(headers: list[Header]) -> int:
+    """What headers take in a record, at most."""
+    return sum(10 + len(os.fsencode(name)) + len(value or b"") for name, value in headers)
+
+
 @click.command(short_help="Append lines to a topic.")
 @click.argument("topic")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
@@ -72,6 +92,31 @@ def _separator(ctx: click.Context, param: click.Parameter, value: str | None) ->
     metavar="S",
     callback=_separator,
     help="What stands in a line before the first S is the record's key. \\t is a tab.",
+)
+@click.option(
+    "--header",
+    "fixed",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_fixed_headers,
+    help="A header that every record gets; may be repeated. NAME alone: its value is null.",
+)
+@click.option(
+    "--headers",
+    is_flag=True,
+    help="Each line begins with its headers, as name=value,name=value, and a tab.",
+)
+@click.option(
+    "--partition",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Append everything to this partition.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Each line is a JSON object, as read --json prints it.",
 )
 @click.option(
     "--compression",
@@ -94,6 +139,10 @@ def append(
     file: str,
     store: str,
     key_separator: bytes | None,
+    fixed: list[Header],
+    headers: bool,
+    partition: int | None,
+    as_json: bool,
     compression: str,
     acks: str,
 ) -> None:
@@ -104,15 +153,26 @@ def append(
     key go where Kafka's own clients would send them, others to each partition in turn, batch by
     batch.
     """
+    if as_json and (headers or key_separator is not None):
+        raise click.UsageError("--json excludes --headers and --key-separator", ctx)
+    parser: Parser | None = None
+    if as_json:
+        parser = json_parser
+    elif headers or key_separator is not None:
+        parser = line_parser(key_separator, headers=headers)
     with _opened(file) as source, logstore.open(store, create=True) as opened:
         appender = _Appender(
-            _topic(opened, topic), key_separator, _ACKS[acks], Codec.named(compression)
+            _topic(opened, topic),
+            LineParser(parser, fixed),
+            partition,
+            _ACKS[acks],
+            Codec.named(compression),
         )
         reader = LineReader(
             source,
             batch_bytes=appender.batch_bytes,
             batch_lines=_BATCH_LINES,
-            overhead_bytes=_RECORD_OVERHEAD_BYTES,
+            overhead_bytes=_RECORD_OVERHEAD_BYTES + _size_of(fixed),
         )
         started = time.monotonic()
         try:
@@ -187,9 +247,12 @@ def _progress(source: BinaryIO) -> Iterator[Callable[[int], None]]:
 class _Appender:
     """Turns batches of lines into batches of records, and keeps count."""
 
-    def __init__(self, topic: Topic, separator: bytes | None, acks: Acks, codec: Codec) -> None:
+    def __init__(
+        self, topic: Topic, parser: LineParser, partition: int | None, acks: Acks, codec: Codec
+    ) -> None:
         self._topic = topic
-        self._separator = separator
+        self._parser = parser
+        self._partition = partition
         self._acks = acks
         self._codec = codec
         self._turn = 0
@@ -206,34 +269,33 @@ class _Appender:
     def append(self, batch: LineBatch) -> None:
         """Append the lines of a batch."""
         first, last = batch.first_line, batch.first_line + len(batch.lines) - 1
+        try:
+            parsed = self._parser.parse(batch.lines)
+        except InvalidInputError:
+            self.place = f"line {first + self._parser.index}"
+            raise
         self.place = f"line {first}" if first == last else f"lines {first} to {last}"
-        for partition, records in self._by_partition(batch.lines).items():
+        for partition, records in self._by_partition(parsed).items():
             log = self._topic.partition(partition)
             log.append(records, acks=self._acks, codec=self._codec)
             self.records += len(records)
         self.place = ""
 
-    def _by_partition(self, lines: list[bytes]) -> dict[int, list[Record]]:
-        records = self._records(lines)
+    def _by_partition(self, parsed: list[tuple[int | None, Record]]) -> dict[int, list[Record]]:
         count = self._topic.partition_count
-        if count == 1:
-            return {0: records}
+        if self._partition is not None:
+            return {self._partition: [record for _, record in parsed]}
         turn = self._turn
+        took_turn = False
         found: dict[int, list[Record]] = {}
-        for record in records:
-            key = record.key
-            partition = turn if key is None else partition_for_key(key, count)
+        for partition, record in parsed:
+            if partition is None:
+                if record.key is not None:
+                    partition = partition_for_key(record.key, count) if count > 1 else 0
+                else:
+                    partition = turn
+                    took_turn = True
             found.setdefault(partition, []).append(record)
-        if any(record.key is None for record in records):
+        if took_turn:
             self._turn = (turn + 1) % count
         return found
-
-    def _records(self, lines: list[bytes]) -> list[Record]:
-        separator = self._separator
-        if separator is None:
-            return [Record(value=line) for line in lines]
-        records = []
-        for line in lines:
-            key, found, value = line.partition(separator)
-            records.append(Record(key=key, value=value) if found else Record(value=line))
-        return records

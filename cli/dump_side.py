@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from logstore.cli.output import time_text
+from logstore.cli.output import spelled_topic_id, time_text
 from logstore.segments import (
     checkpoint,
     offset_index,
@@ -166,8 +165,7 @@ def _epochs(path: str, data: bytes) -> Iterator[Item]:
 
 def _metadata(path: str, data: bytes) -> Iterator[Item]:
     version, topic_id = checkpoint.parse_partition_metadata(data)
-    # As the file spells it: Kafka writes UUIDs in url-safe base64, without padding.
-    spelled = base64.urlsafe_b64encode(topic_id.bytes).rstrip(b"=").decode("ascii")
+    spelled = spelled_topic_id(topic_id)  # as the file does
     fields = {
         "type": "partition_metadata",
         "file": path,

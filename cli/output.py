@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -38,6 +39,7 @@ __all__ = [
     "printable",
     "record_fields",
     "silence",
+    "spelled_topic_id",
     "standard_output",
     "time_text",
     "timestamp_type_label",
@@ -159,6 +161,11 @@ def batch_fields(batch: Batch, file: str) -> dict[str, Any]:
         "crc": header.crc,
         "crc_ok": batch.crc_ok,
     }
+
+
+def spelled_topic_id(topic_id: uuid.UUID) -> str:
+    """A topic's id as Kafka spells it: in url-safe base64, without padding."""
+    return base64.urlsafe_b64encode(topic_id.bytes).rstrip(b"=").decode("ascii")
 
 
 def damage_fields(file: str, position: int, reason: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from logstore.backup import BackupResult
 from logstore.config import LogConfig
+from logstore.describe import TopicDescription
 from logstore.errors import (
     ChecksumError,
     ClosedError,
@@ -34,6 +35,7 @@ from logstore.errors import (
     UnsupportedFormatError,
 )
 from logstore.log import Appended, LogView, PartitionLog
+from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.reader import Fetch
 from logstore.segments.batch import Batch
 from logstore.segments.compression import Codec
@@ -61,6 +63,7 @@ __all__ = [
     "LogConfig",
     "LogView",
     "LogstoreError",
+    "OffsetAndMetadata",
     "OffsetOutOfRangeError",
     "PartitionLog",
     "PoisonedError",
@@ -69,7 +72,9 @@ __all__ = [
     "Store",
     "StoreNotFoundError",
     "Topic",
+    "TopicDescription",
     "TopicExistsError",
+    "TopicPartition",
     "TruncatedError",
     "UnknownTopicError",
     "UnsupportedFormatError",

@@ -16,8 +16,9 @@ they are copied, and linked from the snapshot before. What may be written to in 
 segment and all indexes, is always copied. (A closed segment may become the active one again if a
 truncation is interrupted; opening it then copies it first: ``loader.recover``.)
 
-Each partition is as it was at one moment, under its lock. The definitions in ``meta`` are copied
-before the logs, since they must not name offsets that those do not have.
+Each partition is as it was at one moment, under its lock. ``meta`` is copied before the logs, since
+it must not name offsets that those do not have; the definitions' own log, ``__metadata``, is the
+last one, so that a topic that was deleted meanwhile is deleted in the copy as well.
 
 Commit point of a backup: the rename of its directory, when all in it is on stable storage. A crash
 before it leaves the previous snapshot, and an unfinished one that is called so.
@@ -44,7 +45,7 @@ from logstore.backup_files import (
     write_file,
 )
 from logstore.config import LogConfig
-from logstore.errors import FormatError, InvalidInputError, LockTimeoutError
+from logstore.errors import FormatError, InvalidInputError, LockTimeoutError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
@@ -267,6 +268,10 @@ class _Run:
             counts = self.linked, self.copied, self.bytes_copied
             try:
                 self._copy(log, inside, target)
+            except UnknownTopicError:
+                remove_tree(target)  # it was deleted; the definitions, which come last, say so
+                self.linked, self.copied, self.bytes_copied = counts
+                return
             except _ChangedError:
                 if attempt + 1 == _ATTEMPTS:
                     raise LockTimeoutError(

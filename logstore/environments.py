@@ -20,16 +20,22 @@ from typing import Any
 
 import lmdb
 
+try:
+    import fcntl
+except ImportError:  # a platform on which stores can only be read
+    fcntl = None  # type: ignore[assignment]
+
 from logstore.errors import FormatError
 from logstore.segments.files import DiskFiles
 
-__all__ = ["Environment", "busy", "open_environment"]
+__all__ = ["Environment", "busy", "in_use", "open_environment"]
 
 _MAP_BYTES = 1 << 40
 """Address space that is set aside: 1 TiB. The file stays as small as what is in it."""
 _MAX_READERS = 4096
 _MAX_TABLES = 64
 _DATA_FILE = "data.mdb"
+_LOCK_FILE = "lock.mdb"
 
 busy = threading.RLock()
 """Held around every call into LMDB, and by whoever forks."""
@@ -84,6 +90,28 @@ class Environment:
 
 
 _environments: dict[tuple[int, int], Environment] = {}
+
+
+def in_use(directory: str) -> bool:
+    """Whether the environment in a directory is open, in this process or in another one: each
+    user holds a lock of POSIX's on the first byte of the lock file."""
+    status = os.stat(directory)
+    path = os.path.join(directory, _LOCK_FILE)
+    # To let go of such a lock is to let go of all that the process has on the file, LMDB's too.
+    with busy:
+        if (status.st_dev, status.st_ino) in _environments:
+            return True
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def open_environment(directory: str, *, read_only: bool) -> Environment | None:

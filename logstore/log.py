@@ -43,6 +43,7 @@ from logstore.errors import (
     OffsetOutOfRangeError,
     PoisonedError,
     ReadOnlyError,
+    UnknownTopicError,
 )
 from logstore.group_commit import GroupCommit
 from logstore.locking import PartitionLock
@@ -65,7 +66,7 @@ from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
 from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
-from logstore.writer import LogWriter, batch_size
+from logstore.writer import LogWriter, batch_size, deleted_error
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
@@ -107,7 +108,7 @@ class PartitionLog:
         self._max_message_bytes = self.config.max_message_bytes
         self._chooses_codec = self.config.compression_type != "producer"
         self._now_ms = self._clock.now_ms
-        self._refusal: type[ClosedError | ForkedError] | None = None
+        self._refusal: type[ClosedError | ForkedError | UnknownTopicError] | None = None
         """Why the handle cannot be used any more, if so."""
         self._closer: int | None = None
         """The thread that is closing the handle; all others are refused the lock."""
@@ -181,12 +182,12 @@ class PartitionLog:
             check_usable=self._check_usable,
         )
 
-    def close(self) -> None:
+    def close(self, *, deleted: bool = False) -> None:
         """Sync what is not, note that it was, and let go of everything; closing twice is allowed.
 
-        After the last handle's close the next opening scans nothing, unless what a killed process
-        left was never appended to: a handle that wrote nothing does not sync for others.
-        """
+        After the last handle's close the next opening scans nothing, unless a killed process left
+        something: a handle that wrote nothing does not sync for others. ``deleted``: its topic
+        was deleted, as all are told who use the handle from now on."""
         if self._refusal is not None or self._closer is not None:
             return
         self._closer = threading.get_ident()
@@ -194,11 +195,12 @@ class PartitionLog:
             self._lock.barred = True
         try:
             if self._writing is not None and self._writing[1].has_written:
-                self.flush()
-                with self._locked() as writer:
-                    writer.close_segment()
+                with contextlib.suppress(UnknownTopicError):  # deleted: there is nothing to save
+                    self.flush()
+                    with self._locked() as writer:
+                        writer.close_segment()
         finally:
-            self._refusal = ClosedError
+            self._refusal = UnknownTopicError if deleted else ClosedError
             if self._lock is not None:
                 self._lock.drain()
             self._let_go()
@@ -245,9 +247,22 @@ class PartitionLog:
             raise ForkedError(
                 f"{self.directory}: this handle belongs to the parent process; open the log again"
             )
+        if self._refusal is UnknownTopicError:
+            raise deleted_error(self.directory)
         if self._refusal is None and self._closer is None:
             raise ReadOnlyError(f"{self.directory}: the log was opened for reading only")
         raise ClosedError(f"{self.directory}: the log was closed")
+
+    def configure(self, config: LogConfig) -> None:
+        """Go on by this configuration, at once."""
+        self.config = config
+        self._append_time = config.message_timestamp_type == TimestampType.LOG_APPEND.label
+        self._upkeep.configure(config)
+        self._compacts = config.compacts
+        self._max_message_bytes = config.max_message_bytes
+        self._chooses_codec = config.compression_type != "producer"
+        if self._writing is not None:
+            self._writing[1].configure(config)
 
     # The locks --------------------------------------------------------------------------------
 
@@ -387,8 +402,7 @@ class PartitionLog:
         return self._upkeep.segments()
 
     def retain(self, *, dry_run: bool = False) -> list[Decision]:
-        """Delete the segments that retention no longer keeps (with ``dry_run`` none), and return
-        for each segment what was decided and why."""
+        """Delete what retention no longer keeps (``dry_run``: nothing); return its decisions."""
         return self._upkeep.retain(dry_run=dry_run)
 
     def compact(
@@ -406,16 +420,14 @@ class PartitionLog:
         return self._upkeep.plan()
 
     def delete_records(self, before: int) -> int:
-        """Move the log start offset up to ``before``, delete the segments wholly below it, and
-        return the new log start offset. It never goes back. Raises OffsetOutOfRangeError beyond
-        the log's end."""
+        """Move the log start offset up to ``before``, never back, delete the segments wholly below
+        it, and return where it is now. Raises OffsetOutOfRangeError beyond the log's end."""
         return self._upkeep.delete_records(before)
 
     def truncate(self, to: int) -> None:
         """Cut the log so that it ends at ``to``; a batch that straddles it loses its end.
 
-        Raises OffsetOutOfRangeError for an offset that is not between start and end.
-        """
+        Raises OffsetOutOfRangeError for an offset that is not between start and end."""
         self._upkeep.truncate(to)
 
     def purge_deleted(self, *, at_once: bool = False) -> None:
@@ -482,9 +494,8 @@ class PartitionLog:
         return steadily(self._look, lambda view: self._reader.offset_for_time(view, timestamp))
 
     def wait(self, offset: int, timeout: float | None = None) -> bool:
-        """Wait until there is a record at ``offset`` or behind it, for ``timeout`` seconds at most
-        (None: for ever), and say whether there is. Closing the log ends the wait with
-        ClosedError."""
+        """Wait for a record at ``offset`` or behind it, ``timeout`` seconds at most (None: for
+        ever), and say whether there is one. Raises ClosedError when the log is closed."""
         return self._observer.wait(offset, timeout)
 
     def _look(self) -> View:

@@ -59,13 +59,16 @@ class Maintenance:
         partitions: Callable[[], Iterator[contextlib.AbstractContextManager[PartitionLog]]],
         *,
         interval: float,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
-        """``partitions`` yields every partition that has files, each as a context manager;
+        """``prepare`` is called before each round, also where another process does the round.
+        ``partitions`` yields every partition that has files, each as a context manager;
         ``interval`` is the pause between two rounds in seconds."""
         self._files = files
         self._lock_path = os.path.join(directory, MAINTENANCE_LOCK)
         self._partitions = partitions
         self._interval = interval
+        self._prepare = prepare
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"logstore maintenance of {directory}", daemon=True
@@ -92,6 +95,7 @@ class Maintenance:
 
     def run(self) -> list[PartitionReport] | None:
         """One round, now. None when another process is at it."""
+        self._prepare()
         lock = self._files.lock(self._lock_path)
         try:
             try:

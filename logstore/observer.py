@@ -10,9 +10,9 @@ from logstore.clock import Clock
 from logstore.errors import FormatError, LockTimeoutError
 from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
-from logstore.state import LogState, StateFile
+from logstore.state import DELETED, LogState, StateFile
 from logstore.structure import list_segments
-from logstore.writer import LogWriter
+from logstore.writer import LogWriter, deleted_error
 
 __all__ = ["Observer", "steadily"]
 
@@ -76,6 +76,10 @@ class Observer:
         except ValueError:
             self._check_usable()  # another thread may just have closed the mapping
             raise
+        except FileNotFoundError:
+            if self._files.is_directory(self._directory):
+                raise
+            raise deleted_error(self._directory) from None
 
     def _look(self) -> View:
         view = self._view
@@ -89,6 +93,8 @@ class Observer:
             if view is not None and view.block == block:
                 return view
             state = LogState.unpack(block)
+            if state is not None and state.flags & DELETED and state_file.is_ours():
+                raise deleted_error(self._directory)
             if state is not None and not state.generation & 1 and state_file.is_ours():
                 bases = self._bases(state, view)
                 if state_file.generation() == state.generation:

@@ -42,6 +42,7 @@ from logstore.repair_files import (
     stored_epochs,
     topic_config,
 )
+from logstore.repair_metadata import repair_definitions
 from logstore.repair_plan import Known, SegmentPlan, epochs_suit, plan_segment, wrong_epochs
 from logstore.segments import filenames
 from logstore.segments.check import Finding, check
@@ -49,6 +50,7 @@ from logstore.segments.checkpoint import format_leader_epochs
 from logstore.segments.files import DiskFiles, Files, write_atomically
 from logstore.segments.layout import identify, partition_directories
 from logstore.segments.transaction_index import encode_entry
+from logstore.snapshots import STORE_FILE
 from logstore.state import POISONED, STATE_BYTES, LogState, StateFile
 from logstore.structure import (
     finish_swaps,
@@ -128,6 +130,11 @@ def repair(
         yield from partition.done
         if failure is not None:
             yield failure
+    if files.exists(os.path.join(path, STORE_FILE)):
+        for step in repair_definitions(
+            path, dry_run=dry_run, files=files, clock=clock or SystemClock()
+        ):
+            yield Repair(step.kind, step.path, 0, 0, step.reason, step.saved)
 
 
 class _Partition:

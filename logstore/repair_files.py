@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from logstore.config import LogConfig
+from logstore.definitions import TOPIC_PREFIX, topic_from
 from logstore.errors import FormatError, LogstoreError
 from logstore.metadata import Metadata
 from logstore.repair_plan import EpochAt, SegmentPlan
@@ -135,13 +136,14 @@ def topic_config(files: Files, directory: str) -> LogConfig:
         return LogConfig()
     # Rather indexes of another density, which serve as well, than no repair.
     with contextlib.suppress(LogstoreError, OSError):
-        metadata = Metadata(os.path.join(store, "meta"), read_only=True)
+        metadata = Metadata(store, read_only=True)
         try:
-            definition = metadata.topics().get(parsed[0])
+            for key, fields in metadata.items(TOPIC_PREFIX).items():
+                definition = topic_from(key, fields, store)
+                if definition.name == parsed[0]:
+                    return LogConfig.from_overrides(definition.overrides)
         finally:
             metadata.close()
-        if definition is not None:
-            return LogConfig.from_overrides(definition.overrides)
     return LogConfig()
 
 

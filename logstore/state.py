@@ -29,15 +29,26 @@ from logstore.segments.checksum import crc32c, crc32c_extend
 from logstore.segments.files import SharedBytes
 from logstore.segments.indexing import IndexProgress
 
-__all__ = ["CLEAN", "POISONED", "STATE_BYTES", "Checkpoint", "LogState", "Marks", "StateFile"]
+__all__ = [
+    "CLEAN",
+    "DELETED",
+    "POISONED",
+    "STATE_BYTES",
+    "Checkpoint",
+    "LogState",
+    "Marks",
+    "StateFile",
+]
 
 STATE_BYTES = 4096
 """Size of the file."""
 
 POISONED = 1
 """The flag of a log whose last sync failed."""
+DELETED = 2
+"""The flag of a log whose topic was deleted: every handle refuses."""
 
-CLEAN = 2
+CLEAN = 4
 """The flag of a log that is marked as closed cleanly: whoever writes removes the mark first."""
 
 _STRIDE = 1 << 20
@@ -86,7 +97,7 @@ class LogState:
     """If it is higher than ``leader_epoch``: the next batch of a client begins an epoch, this one
     or a later one."""
     flags: int = 0
-    """``POISONED`` and ``CLEAN``, or neither."""
+    """``POISONED``, ``DELETED`` and ``CLEAN``, each or none."""
 
     def pack(self) -> bytes:
         """The shared block with its checksum."""
@@ -214,6 +225,13 @@ class StateFile:
         block = state.pack()
         self.store(block)
         return block
+
+    def mark_deleted(self) -> None:
+        """Make every handle refuse, in whatever condition the state is."""
+        state = self.leftover() if (known := LogState.unpack(self.block())) is None else known
+        state.flags |= DELETED
+        self.publish(state)
+        self.adopt()
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint, or None where there is none for this very file.

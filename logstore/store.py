@@ -4,7 +4,8 @@ On disk::
 
     store.json                 format version, the store's id
     topics/<name>-<n>/         a partition: Kafka's files, plus `lock` and `state`
-    meta/                      LMDB: the definitions
+    topics/__metadata-0/       the definitions of topics, and all other definitions
+    meta/                      LMDB: the same, to look things up in
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from logstore.backup import BackupResult, back_up
 from logstore.clock import Clock, SystemClock
-from logstore.config import LogConfig
+from logstore.describe import TopicDescription, describe
 from logstore.errors import (
     ClosedError,
     ForkedError,
@@ -30,16 +30,13 @@ from logstore.errors import (
     PoisonedError,
     ReadOnlyError,
     StoreNotFoundError,
-    UnknownTopicError,
     UnsupportedFormatError,
 )
-from logstore.log import PartitionLog
 from logstore.maintenance import Maintenance, PartitionReport
-from logstore.metadata import Metadata, TopicDefinition
-from logstore.segments import filenames
-from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
+from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
-from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
+from logstore.topic import Topic
+from logstore.topics import TopicCatalogue
 
 __all__ = ["FORMAT_VERSION", "Store", "open_store"]
 
@@ -47,8 +44,6 @@ FORMAT_VERSION = 1
 """The version of the store's layout; a store of a newer one is refused."""
 
 _STORE_FILE = "store.json"
-_TOPICS = "topics"
-_META = "meta"
 _MAX_STORE_FILE_BYTES = 64 << 10
 _MAKING_SECONDS = 30
 
@@ -100,17 +95,38 @@ class Store:
         self._read_only = read_only
         self._pid = os.getpid()
         self._closed = False
-        self._mutex = threading.Lock()
-        self._topics: dict[uuid.UUID, Topic] = {}
-        """Topics that somebody has asked for."""
         self.id = self._identify(create=create and not read_only)
         """The store's id."""
-        self._metadata = Metadata(os.path.join(self.path, _META), read_only=read_only)
-        self._maintenance = Maintenance(
-            self._files, self.path, self._partitions, interval=maintenance_interval or 0.0
+        self._metadata = Metadata(
+            self.path, read_only=read_only, files=self._files, clock=self._clock
         )
+        self._topics = TopicCatalogue(
+            self._metadata,
+            self.path,
+            files=self._files,
+            clock=self._clock,
+            read_only=read_only,
+            check_usable=self._check_usable,
+            making=self._making,
+        )
+        self._maintenance = Maintenance(
+            self._files,
+            self.path,
+            self._topics.partitions,
+            interval=maintenance_interval or 0.0,
+            prepare=self._topics.prepare,
+        )
+        if not read_only:
+            self._finish_what_was_begun()
         if maintenance_interval is not None and not read_only:
             self._maintenance.start()
+
+    def _finish_what_was_begun(self) -> None:
+        try:
+            self._topics.finish_deletions()
+        except BaseException:
+            self._metadata.close()
+            raise
 
     def _identify(self, *, create: bool) -> uuid.UUID:
         path = os.path.join(self.path, _STORE_FILE)
@@ -138,13 +154,13 @@ class Store:
         if self._files.exists(self.path) and not self._files.is_directory(self.path):
             raise InvalidInputError(f"{self.path}: this is no directory")
         self._files.make_directory(self.path)
-        strangers = set(self._files.names(self.path)) - {_TOPICS, _META, _STORE_FILE + ".tmp"}
+        strangers = set(self._files.names(self.path)) - {TOPICS, META, _STORE_FILE + ".tmp"}
         if strangers and not self._files.exists(path):
             raise InvalidInputError(
                 f"{self.path}: will not make a store in a directory that holds other things "
                 f"({min(strangers)!r}, for one)"
             )
-        self._files.make_directory(os.path.join(self.path, _TOPICS))
+        self._files.make_directory(os.path.join(self.path, TOPICS))
         with self._making():
             if not self._files.exists(path):
                 fields = {"format_version": FORMAT_VERSION, "store_id": str(uuid.uuid4())}
@@ -153,7 +169,7 @@ class Store:
     @contextlib.contextmanager
     def _making(self) -> Iterator[None]:
         """Held to make what several processes may find missing at once."""
-        lock = self._files.lock(os.path.join(self.path, _TOPICS, "lock"))
+        lock = self._files.lock(os.path.join(self.path, TOPICS, "lock"))
         try:
             self._wait_for(lock)
             yield
@@ -190,73 +206,82 @@ class Store:
         Raises TopicExistsError when there is one of that name, InvalidInputError for an illegal
         name, number of partitions or configuration.
 
-        Commit point: the topic's definition in ``meta``. The directories of its partitions are
-        made after it; those that a crash left out are made when somebody opens them for writing.
+        Commit point: the topic's definition in ``__metadata``. The directories of its partitions
+        are made after it; those that a crash left out are made when somebody opens them for
+        writing.
         """
         self._check_usable()
-        check_topic_name(name)
-        if not isinstance(partitions, int) or not 1 <= partitions <= MAX_PARTITIONS:
-            raise InvalidInputError(
-                f"partitions={partitions!r} is out of bounds: 1 to {MAX_PARTITIONS}"
-            )
-        checked = LogConfig.from_overrides({**(config or {}), **overrides})
-        definition = TopicDefinition(uuid.uuid4(), name, partitions, checked.overrides())
-        self._metadata.add_topic(definition)
-        topic = self.topic(name)
-        for number in range(partitions):
-            self._make_partition(topic, number)
-        return topic
+        return self._topics.create(name, partitions, {**(config or {}), **overrides})
 
     def topic(self, name: str) -> Topic:
-        """The topic of that name; raises UnknownTopicError."""
+        """The topic of that name; raises UnknownTopicError.
+
+        ``__metadata``, the topic of the store's own definitions, can be read.
+        """
         self._check_usable()
-        definition = self._metadata.topics().get(name)
-        if definition is None:
-            raise UnknownTopicError(f"there is no topic called {name!r} in {self.path}")
-        return self._open_topic(definition)
+        return self._topics.get(name)
 
-    def topics(self) -> list[Topic]:
-        """All topics, by name."""
+    def topics(self, *, internal: bool = False) -> list[Topic]:
+        """All topics, by name; with ``internal`` also the store's own."""
         self._check_usable()
-        definitions = self._metadata.topics()
-        return [self._open_topic(definitions[name]) for name in sorted(definitions)]
+        return self._topics.all(internal=internal)
 
-    def _open_topic(self, definition: TopicDefinition) -> Topic:
-        with self._mutex:
-            topic = self._topics.get(definition.topic_id)
-            if topic is None:
-                topic = Topic(definition, self._open_partition)
-                self._topics[definition.topic_id] = topic
-            return topic
+    def describe_topic(self, name: str) -> TopicDescription:
+        """What a topic is: its configuration, and where each value is from; what its partitions
+        hold. Raises UnknownTopicError."""
+        internal = name == METADATA_TOPIC.name
+        return describe(self.topic(name), {} if internal else self._topics.defaults)
 
-    def _open_partition(self, topic: Topic, number: int) -> PartitionLog:
+    def alter_topic(
+        self, name: str, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
+    ) -> Topic:
+        """Change a topic's configuration: ``set`` gives keys other values, ``unset`` brings them
+        back to the store's defaults.
+
+        Logs that are open here go on by it at once, those in other processes when somebody there
+        looks topics up, or at the next round of maintenance. Raises UnknownTopicError,
+        InvalidInputError for a key that is none or a value out of bounds (and changes nothing).
+
+        Commit point: the topic's definition in ``__metadata``, as for all changes of topics.
+        """
         self._check_usable()
-        if not self._read_only:
-            self._make_partition(topic, number)
-        return PartitionLog(
-            self._partition_directory(topic, number),
-            files=self._files,
-            clock=self._clock,
-            config=topic.config,
-            read_only=self._read_only,
-        )
+        return self._topics.alter(name, set or {}, unset)
 
-    def _partition_directory(self, topic: Topic, number: int) -> str:
-        name = filenames.partition_directory(topic.name, number)
-        return os.path.join(self.path, _TOPICS, name)
+    def add_partitions(self, name: str, total: int) -> Topic:
+        """Give a topic more partitions, so that it has ``total``. Records with a key that come
+        from now on may go to another partition than those before.
 
-    def _make_partition(self, topic: Topic, number: int) -> None:
-        """Make a partition's directory, unless it is there: somebody may want to read it before
-        anybody writes."""
-        directory = self._partition_directory(topic, number)
-        self._files.make_directory(directory)
-        metadata = os.path.join(directory, filenames.PARTITION_METADATA)
-        if self._files.exists(metadata):
-            return
-        with self._making():
-            if not self._files.exists(metadata):
-                data = format_partition_metadata(PartitionMetadata(0, topic.id))
-                write_atomically(self._files, metadata, data)
+        Raises InvalidInputError unless these are more than it has, UnknownTopicError.
+        """
+        self._check_usable()
+        return self._topics.add_partitions(name, total)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and all its records. Handles in all processes raise UnknownTopicError from
+        then on; a new topic of that name is another one.
+
+        What somebody holds for longer than 5 s (a compaction, a stopped process) is removed by a
+        later round of maintenance. Raises UnknownTopicError.
+
+        Commit point: the removal of the definition in ``__metadata``; whoever opens the store for
+        writing finishes what a crash behind it left.
+        """
+        self._check_usable()
+        self._topics.delete(name)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The configuration keys that are set for all topics that do not set them themselves."""
+        self._check_usable()
+        return self._topics.defaults
+
+    def alter_defaults(
+        self, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
+    ) -> None:
+        """Change what topics are configured by where they say nothing themselves; see
+        :meth:`alter_topic`."""
+        self._check_usable()
+        self._topics.alter_defaults(set or {}, unset)
 
     # Maintenance ------------------------------------------------------------------------------
 
@@ -267,19 +292,6 @@ class Store:
         if self._read_only:
             raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
         return self._maintenance.run()
-
-    def _partitions(
-        self, topics: Sequence[Topic] | None = None
-    ) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
-        """Every partition that has files. One that is open here is lent; any other is opened for
-        the moment, so that a store of many partitions holds no more files than it uses."""
-        for topic in self.topics() if topics is None else topics:
-            for number in range(topic.partition_count):
-                opened = topic.opened(number)
-                if opened is not None:
-                    yield contextlib.nullcontext(opened)
-                elif self._files.is_directory(self._partition_directory(topic, number)):
-                    yield self._open_partition(topic, number)
 
     def backup(self, destination: str | os.PathLike[str], *, keep: int = 1) -> BackupResult:
         """Copy the store, as it is now and while it is used, into a directory of backups.
@@ -293,7 +305,7 @@ class Store:
             self.path,
             destination,
             copy_metadata=self._metadata.copy_to,
-            partitions=self._partitions(self.topics()),
+            partitions=self._topics.partitions(self.topics()),
             keep=keep,
             now_ms=self._clock.now_ms(),
         )
@@ -316,8 +328,7 @@ class Store:
         self._maintenance.stop()
         with contextlib.ExitStack() as stack:
             stack.callback(self._metadata.close)
-            for topic in self._topics.values():
-                stack.callback(topic.close)
+            stack.callback(self._topics.close)
 
     def __enter__(self) -> Store:
         return self

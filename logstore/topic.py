@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from logstore.config import LogConfig
-from logstore.errors import InvalidInputError, UnknownTopicError
+from logstore.definitions import TopicDefinition
+from logstore.errors import InvalidInputError, LogstoreError, UnknownTopicError
 from logstore.log import PartitionLog
-from logstore.metadata import TopicDefinition
 from logstore.segments import filenames
 from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
 from logstore.segments.files import DiskFiles, Files, write_atomically
@@ -59,16 +61,46 @@ def adopt_topic_id(
 
 
 class Topic:
-    """A topic of an open store. Its partitions are opened when they are first asked for."""
+    """A topic of an open store. Its partitions are opened when they are first asked for.
+
+    What another process changes of it is known here when somebody looks topics up, or at the next
+    round of maintenance.
+    """
 
     def __init__(
-        self, definition: TopicDefinition, open_partition: Callable[[Topic, int], PartitionLog]
+        self,
+        definition: TopicDefinition,
+        open_partition: Callable[[Topic, int], PartitionLog],
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        refresh: Callable[[], object] = lambda: None,
     ) -> None:
-        self._definition = definition
+        """``defaults`` are the store's; ``refresh`` looks for another definition, and calls
+        :meth:`redefine`."""
+        self._refresh = refresh
+        self._deleted = False
         self._open_partition = open_partition
         self._partitions: dict[int, PartitionLog] = {}
         self._mutex = threading.Lock()
-        self.config = LogConfig.from_overrides(definition.overrides)
+        self._define(definition, defaults or {})
+
+    def _define(self, definition: TopicDefinition, defaults: Mapping[str, Any]) -> None:
+        self._definition = definition
+        self.config = LogConfig.from_overrides({**defaults, **definition.overrides})
+        """What its partitions are kept by: its own keys, the store's, and the defaults."""
+
+    def redefine(self, definition: TopicDefinition, defaults: Mapping[str, Any]) -> None:
+        """Take in what was altered; open logs go on by the new configuration."""
+        self._define(definition, defaults)
+        with self._mutex:
+            for log in self._partitions.values():
+                log.configure(self.config)
+
+    def drop(self) -> None:
+        """It was deleted: it has no partitions any more, and whoever uses one is told."""
+        self._deleted = True
+        with contextlib.suppress(LogstoreError, OSError):  # there is nothing left to save
+            self._close(deleted=True)
 
     @property
     def name(self) -> str:
@@ -85,8 +117,18 @@ class Topic:
         """How many partitions it has; they are numbered from 0."""
         return self._definition.partition_count
 
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """The configuration keys that were set for it."""
+        return self._definition.overrides
+
     def partition(self, number: int) -> PartitionLog:
-        """The log of a partition; raises UnknownTopicError for a number that is not there."""
+        """The log of a partition; raises UnknownTopicError for a number that is not there, and
+        when the topic was deleted."""
+        if isinstance(number, int) and number >= self.partition_count:
+            self._refresh()
+        if self._deleted:
+            raise UnknownTopicError(f"topic {self.name!r} was deleted")
         if not 0 <= number < self.partition_count:
             raise UnknownTopicError(
                 f"topic {self.name!r} has no partition {number}: there are 0 to "
@@ -105,13 +147,16 @@ class Topic:
 
     def close(self) -> None:
         """Close the logs that were opened; the store does it."""
+        self._close(deleted=False)
+
+    def _close(self, *, deleted: bool) -> None:
         with self._mutex:
             logs = list(self._partitions.values())
             self._partitions.clear()
         errors = []
         for log in logs:
             try:
-                log.close()
+                log.close(deleted=deleted)
             except Exception as error:  # noqa: BLE001 - all are closed before any error counts
                 errors.append(error)
         if errors:

@@ -69,6 +69,10 @@ class Upkeep:
         self._seen: dict[str, int] = {}
         """When each ``.deleted`` file was first seen, in milliseconds."""
 
+    def configure(self, config: LogConfig) -> None:
+        """Go on by this configuration."""
+        self._config = config
+
     def segments(self) -> list[SegmentInfo]:
         """What there is of every segment, oldest first, the active one last."""
         return steadily(self._look, self._reader.segments)
@@ -308,6 +312,7 @@ class Upkeep:
 
     @contextlib.contextmanager
     def _cleaner_lock(self) -> Iterator[None]:
+        self._look()  # the directory may be another topic's by now: then this raises
         lock = self._files.lock(os.path.join(self._directory, CLEANER_LOCK))
         try:
             try:

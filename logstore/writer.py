@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from logstore.appending import MAX_OFFSET, out_of_bounds
 from logstore.config import LogConfig
 from logstore.epochs import advance_epochs
-from logstore.errors import PoisonedError
+from logstore.errors import PoisonedError, UnknownTopicError
 from logstore.loader import recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
@@ -24,10 +24,10 @@ from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
-from logstore.state import CLEAN, POISONED, Checkpoint, LogState, Marks, StateFile
+from logstore.state import CLEAN, DELETED, POISONED, Checkpoint, LogState, Marks, StateFile
 from logstore.structure import remove_segment, segment_path, start_segment
 
-__all__ = ["BatchSize", "LogWriter", "batch_size", "poisoned_error"]
+__all__ = ["BatchSize", "LogWriter", "batch_size", "deleted_error", "poisoned_error"]
 
 
 _ROLL_BYTES = 8 << 20
@@ -51,15 +51,9 @@ class LogWriter:
         self._files = files
         self._directory = directory
         self._name = os.path.basename(os.path.abspath(directory))
-        self._config = config
         self._state_file = state_file
         self._look = state_file.block
         self._store = state_file.store
-        self._segment_bytes = config.segment_bytes
-        self._index_interval_bytes = config.index_interval_bytes
-        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
-        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
-        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
         self._block = b""
         """The shared block that ``_state`` was read from or written as. If it is still the same,
         the files are open, and the log is not poisoned."""
@@ -67,7 +61,7 @@ class LogWriter:
         """The shared state as this writer knows it."""
         self._open_for: tuple[int, int] | None = None
         """Generation and base offset for which the three files below are open."""
-        self._roll_after_ms = config.longest_segment_ms
+        self._roll_after_ms = 0
         """The segment is rolled when records come that are this much younger than its first."""
         self._max_next_offset = 0
         """And when the log's end would lie behind this: indexes store offsets in 4 bytes."""
@@ -79,6 +73,18 @@ class LogWriter:
         self._time_index: File
         self.has_written = False
         """Whether a clean close has anything to save."""
+        self.configure(config)
+
+    def configure(self, config: LogConfig) -> None:
+        """Go on by this configuration."""
+        self._config = config
+        self._segment_bytes = config.segment_bytes
+        self._index_interval_bytes = config.index_interval_bytes
+        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
+        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
+        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
+        if self._open_for is not None:
+            self._roll_after_ms = self._age_of(self._open_for[1])
 
     def close(self) -> None:
         """Let go of the files; closing twice is allowed."""
@@ -99,6 +105,8 @@ class LogWriter:
     def _take_in(self, opening: bool) -> LogState:
         if self._block != (block := self._look()):
             state = LogState.unpack(block)
+            if state is not None and state.flags & DELETED and self._state_file.is_ours():
+                raise deleted_error(self._directory)
             if (
                 state is None
                 or state.generation & 1
@@ -193,12 +201,15 @@ class LogWriter:
         self._max_next_offset = min(MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
         self._plan_sync(state.valid_end)
         self._trim_indexes(state)
+        self._roll_after_ms = self._age_of(state.active_base)
+        self._block = block
+
+    def _age_of(self, base: int) -> int:
         # All processes must agree on the jitter, and no two segments should: it is a hash. By the
         # directory's own name, since each process may have come to it by another path.
         spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
-        seed = crc32(f"{self._name} {state.active_base}".encode(errors="surrogateescape"))
-        self._roll_after_ms = self._config.longest_segment_ms - (seed % spread if spread else 0)
-        self._block = block
+        seed = crc32(f"{self._name} {base}".encode(errors="surrogateescape"))
+        return self._config.longest_segment_ms - (seed % spread if spread else 0)
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
@@ -488,6 +499,11 @@ class LogWriter:
             state.generation |= 1
         state.flags |= POISONED
         self._state_file.publish(state)
+
+
+def deleted_error(directory: str) -> UnknownTopicError:
+    """The error of a log whose topic was deleted."""
+    return UnknownTopicError(f"{directory}: the topic was deleted")
 
 
 def poisoned_error(directory: str) -> PoisonedError:

@@ -24,7 +24,9 @@ LEADER_EPOCH_CHECKPOINT = "leader-epoch-checkpoint"
 PARTITION_METADATA = "partition.metadata"
 
 _MAX_OFFSET = (1 << 63) - 1
+_MAX_NAME_LENGTH = 255
 _SEGMENT_FILE = re.compile(r"([0-9]{20})(\.log|\.index|\.timeindex|\.txnindex|\.snapshot)\Z")
+_DELETED_DIRECTORY = re.compile(r".*-[0-9]+\.[0-9a-f]{32}-delete\Z", re.DOTALL)
 _PARTITION_DIRECTORY = re.compile(r"(.+)-([0-9]+)\Z", re.DOTALL)
 
 
@@ -53,3 +55,15 @@ def parse_partition_directory(name: str) -> tuple[str, int] | None:
     """``(topic, partition)`` of a partition's directory, or None for any other name."""
     match = _PARTITION_DIRECTORY.match(name)
     return (match[1], int(match[2])) if match else None
+
+
+def deleted_directory(topic: str, partition: int, unique: str) -> str:
+    """The name of a partition's directory that is being removed: ``unique`` is 32 hexadecimal
+    digits. The topic's name is cut to what a file name may hold (as in Kafka)."""
+    suffix = f"-{partition}.{unique}-delete"
+    return topic[: _MAX_NAME_LENGTH - len(suffix)] + suffix
+
+
+def is_deleted_directory(name: str) -> bool:
+    """Whether it is the name of a partition's directory that is being removed."""
+    return _DELETED_DIRECTORY.match(name) is not None

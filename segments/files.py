@@ -162,6 +162,10 @@ class Files(Protocol):
         """Remove a file's name."""
         ...
 
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        ...
+
     def sync_directory(self, path: str) -> None:
         """Return when the names in a directory are on stable storage."""
         ...
@@ -237,6 +241,10 @@ class DiskFiles:
     def remove(self, path: str) -> None:
         """Remove a file's name."""
         os.remove(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
 
     def sync_directory(self, path: str) -> None:
         """Return when the names in a directory are on stable storage."""

@@ -103,7 +103,9 @@ def partition_directories(files: Files, path: str) -> list[str] | None:
     if _TOPICS in names and files.is_directory(os.path.join(path, _TOPICS)):
         path = os.path.join(path, _TOPICS)
         names = files.names(path)
-    children = [os.path.join(path, name) for name in names]
+    children = [
+        os.path.join(path, name) for name in names if not filenames.is_deleted_directory(name)
+    ]
     found = [child for child in children if _is_partition(files, child)]
     return sorted(found, key=_by_topic_and_number) if found or is_store else None
 

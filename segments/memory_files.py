@@ -126,6 +126,9 @@ class MemoryFiles:
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, replacing what has that name, in one step."""
+        if self.is_directory(old):
+            self._rename_directory(old, new)
+            return
         inode = self._inode(old)
         self.happens("rename", new)
         del self._names[posixpath.normpath(old)]
@@ -139,6 +142,31 @@ class MemoryFiles:
         key = posixpath.normpath(path)
         del self._names[key]
         self._changes.append((key, None, key))
+
+    def _rename_directory(self, old: str, new: str) -> None:
+        """With all that is in it; such a name is synced at once, as a new directory's is."""
+        if self.exists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+        self.happens("rename", new)
+        source, target = posixpath.normpath(old), posixpath.normpath(new)
+
+        def moved(path: str) -> str:
+            inside = path == source or path.startswith(source + "/")
+            return target + path[len(source) :] if inside else path
+
+        self._names = {moved(path): inode for path, inode in self._names.items()}
+        self._synced_names = {moved(path): inode for path, inode in self._synced_names.items()}
+        self._changes = [
+            (moved(path), inode, before and moved(before)) for path, inode, before in self._changes
+        ]
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        if self.names(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        self.happens("remove_directory", path)
+        for names in (self._names, self._synced_names):
+            names.pop(posixpath.normpath(path), None)
 
     def sync_directory(self, path: str) -> None:
         """Return when the names in a directory are on stable storage."""

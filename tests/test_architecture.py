@@ -45,7 +45,7 @@ ALLOWED = {"segments": ("logstore.segments",), "logstore": (), "cli": ()}
 # The top-level folders are no packages of their own.
 NOT_PACKAGES = ("segments", "cli")
 
-MAX_LINES = 500
+MAX_LINES = 520
 
 
 def source_files(folder: str) -> list[Path]:

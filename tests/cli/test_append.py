@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import re
 import subprocess
 import time
@@ -77,7 +78,7 @@ def test_a_real_log_comes_back_byte_for_byte_in_every_codec(codec: str, tmp_path
     assert line.startswith(f"6,000 records, {len(data):,} bytes in ")
     assert line.endswith(" records/s")
     assert run("read access", store=tmp_path).stdout_bytes == data
-    batches = json_lines(run("dump --json", tmp_path))
+    batches = json_lines(run("dump --json", tmp_path / "topics" / "access-0"))
     assert {batch["codec"] for batch in batches} == {codec}
     assert sum(batch["count"] for batch in batches) == 6000
     assert all(batch["crc_ok"] for batch in batches)
@@ -240,3 +241,116 @@ def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
     monkeypatch.setattr("logstore.cli.lines.MAX_BATCH_BYTES", 1 << 20)
     with pytest.raises(LimitError, match="longer than 1048576 bytes"):
         lines_of(b"x\n" + b"y" * (3 << 20))
+
+
+def test_headers_come_with_the_lines_and_with_the_command(tmp_path: Path) -> None:
+    words = "append t --headers --key-separator : --header from=test --header mark"
+    stdin = b"a=1,b=NULL,c=,d\tkey:value\n\tno key\n\xff=\xfe\tk:\n"
+    run(words, store=tmp_path, stdin=stdin)
+    common = [("from", b"test"), ("mark", None)]
+    first, second, third = records_of(tmp_path, "t")
+    assert (first.key, first.value) == (b"key", b"value")
+    assert list(first.headers) == [("a", b"1"), ("b", None), ("c", b""), ("d", None), *common]
+    assert (second.key, second.value, list(second.headers)) == (None, b"no key", common)
+    assert (third.key, third.value) == (b"k", b"")
+    assert list(third.headers) == [("\udcff", b"\xfe"), *common]
+    shown = run("read t --max 1 --format", "%h\\t%k:%s\\n", store=tmp_path).stdout_bytes
+    assert shown == b"a=1,b=NULL,c=,d=NULL,from=test,mark=NULL\tkey:value\n"
+
+
+def test_a_partition_is_chosen(tmp_path: Path) -> None:
+    run("topic create t --partitions 3", store=tmp_path)
+    run("append t --partition 2 --key-separator :", store=tmp_path, stdin="a:1\nb:2\nc\n")
+    assert values_of(tmp_path, partition=2) == [b"1", b"2", b"c"]
+    complaint = only_line(run("append t --partition 3", store=tmp_path, stdin="x", code=1).stderr)
+    assert "has no partition 3" in complaint
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_read_prints_as_json_append_restores_without_loss(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    print(f"seed {seed}")
+    choices = [None, b"", b"text", "ä€😀\u2028".encode(), b"\xff\x00\n\t", b'"\\', b"NULL"]
+
+    def some() -> Record:
+        names = ["", "n", "ä", "n", "\udcff"]
+        return Record(
+            timestamp=rng.randrange(1 << 40),
+            key=rng.choice(choices),
+            value=rng.choice(choices),
+            headers=[(rng.choice(names), rng.choice(choices)) for _ in range(rng.randrange(4))],
+        )
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    with logstore.open(one) as store:
+        topic = store.create_topic("t", partitions=3)
+        for number in (0, 2):
+            topic.partition(number).append([some() for _ in range(40)])
+    with logstore.open(two) as store:
+        store.create_topic("t", partitions=3)
+    printed = run("read t --json", store=one).stdout_bytes
+    run("append t --json", store=two, stdin=printed)
+    for number in range(3):
+        expected, found = (
+            [r._replace(headers=list(r.headers)) for r in records_of(path, "t", number)]
+            for path in (one, two)
+        )
+        # The order of those with one timestamp is free only among partitions.
+        assert [r._replace(offset=0) for r in found] == [r._replace(offset=0) for r in expected]
+
+
+def test_objects_need_no_more_than_a_value(tmp_path: Path) -> None:
+    run("topic create t --partitions 2", store=tmp_path)
+    before = time.time_ns() // 1_000_000
+    stdin = '{"value": "a", "partition": 1}\n{"value": null, "key": "k", "x": [1]}\n'
+    run("append t --json --header h=1", store=tmp_path, stdin=stdin)
+    first = records_of(tmp_path, "t", 1)[0]
+    assert first.value == b"a"
+    assert first.timestamp >= before
+    assert list(first.headers) == [("h", b"1")]
+    [second] = [r for n in (0, 1) for r in records_of(tmp_path, "t", n) if r.key == b"k"]
+    assert second.value is None
+    run("append t --json --partition 0", store=tmp_path, stdin='{"value": "b", "partition": 1}')
+    assert b"b" in values_of(tmp_path, partition=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "this is no JSON"),
+        ("[" * 100_000, "this is no JSON"),
+        ("5", "this is no JSON object"),
+        ("{}", 'no "value"'),
+        ('{"value": 5}', '"value" is text, null, or {"base64": "..."}; not 5'),
+        ('{"value": {"base64": "%"}}', '"value" is text'),
+        ('{"value": "\\ud800"}', '"value" is text'),
+        ('{"value": "", "key": []}', '"key" is text'),
+        ('{"value": "", "headers": {}}', '"headers" is a list of pairs'),
+        ('{"value": "", "headers": [["a"]]}', '"headers" is a list of pairs'),
+        ('{"value": "", "headers": [[null, "a"]]}', '"headers" is a list of pairs'),
+        ('{"value": "", "headers": [["a", 1]]}', '"headers" is text'),
+        ('{"value": "", "timestamp": -2}', '"timestamp" is a whole number from -1 on'),
+        ('{"value": "", "timestamp": true}', '"timestamp" is a whole number'),
+        ('{"value": "", "partition": "1"}', '"partition" is a whole number from 0 on'),
+        ('{"value": "", "partition": 7}', "has no partition 7"),
+    ],
+    ids=range(16),
+)
+def test_an_object_that_is_no_record_is_named_with_its_line(
+    line: str, says: str, tmp_path: Path
+) -> None:
+    complaint = only_line(run("append t --json", store=tmp_path, stdin=line, code=1).stderr)
+    assert complaint.startswith("logstore: line 1: ")
+    assert says in complaint
+
+
+def test_a_bad_line_among_good_ones_is_named(tmp_path: Path) -> None:
+    stdin = '{"value": "a"}\n' * 3 + "no\n"
+    complaint = only_line(run("append t --json", store=tmp_path, stdin=stdin, code=1).stderr)
+    assert complaint.startswith("logstore: line 4: this is no JSON")
+    complaint = only_line(run("append t --headers", store=tmp_path, stdin="\ta\nb", code=1).stderr)
+    assert complaint.startswith("logstore: line 2: there is no tab behind the headers")
+    complaint = only_line(run("append t --headers", store=tmp_path, stdin="=1\tb", code=1).stderr)
+    assert "'=1' is not of the form name=value" in complaint
+    for words in ("--json --headers", "--json --key-separator x", "--header ="):
+        run(f"append t {words}", store=tmp_path, stdin="x", code=2)

@@ -19,7 +19,7 @@ def filled(store: Path) -> Path:
 def test_a_backup_is_taken_and_restored(tmp_path: Path) -> None:
     store = filled(tmp_path / "s")
     line = only_line(run("backup", tmp_path / "b", store=store).stdout)
-    assert ": 1 partition, 3 segments: 2 linked, 1 copied (" in line
+    assert ": 2 partitions, 4 segments: 2 linked, 2 copied (" in line
     taken = Path(line.partition(": ")[0])
     assert taken.parent == tmp_path / "b"
     run("check", taken)
@@ -41,7 +41,7 @@ def test_several_backups_stay_when_told_so_and_objects_are_printed(tmp_path: Pat
     assert first["type"] == "backup"
     assert second["removed"] == []
     assert first["path"] < second["path"]
-    assert (second["partitions"], second["segments"], second["copied"]) == (1, 3, 1)
+    assert (second["partitions"], second["segments"], second["copied"]) == (2, 4, 2)
     [third] = json_lines(run("backup", tmp_path / "b", "--keep", "2", "--json", store=store))
     assert third["removed"] == [first["path"]]
     run("restore", second["path"], tmp_path / "r")

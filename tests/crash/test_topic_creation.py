@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 import logstore
 from logstore import Record, StoreNotFoundError, UnknownTopicError
-from logstore.metadata import Metadata, TopicDefinition
+from logstore.metadata import Change, Metadata, View
 from logstore.segments.check import check
 from logstore.segments.files import DiskFiles, File, FileLock
 
@@ -50,6 +50,10 @@ class BreakingFiles(DiskFiles):
     def remove(self, path: str) -> None:
         self.step()
         super().remove(path)
+
+    def remove_directory(self, path: str) -> None:
+        self.step()
+        super().remove_directory(path)
 
     def sync_directory(self, path: str) -> None:
         self.step()
@@ -114,15 +118,15 @@ def test_a_topic_whose_making_was_broken_off_is_there_or_can_be_made(tmp_path: P
 def test_the_commit_of_the_definition_makes_the_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
-    add: Callable[[Metadata, TopicDefinition], None] = Metadata.add_topic
+    update = Metadata.update
 
-    def broken(self: Metadata, topic: TopicDefinition) -> None:
+    def broken(self: Metadata, change: Callable[[View], Sequence[Change]]) -> list[Change]:
         if committed:
-            add(self, topic)
+            update(self, change)
         raise Broken
 
     with monkeypatch.context() as patch:
-        patch.setattr(Metadata, "add_topic", broken)
+        patch.setattr(Metadata, "update", broken)
         with pytest.raises(Broken):
             make(tmp_path / "store", BreakingFiles(1000))
     assert is_good(tmp_path / "store") is committed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -86,9 +87,67 @@ def create_topic(path: str, name: str, partitions: str) -> None:
             say(f"{store.id} won {topic.id}")
 
 
+def alter_topic(path: str, name: str, key: str, value: str) -> None:
+    """Set a key of a topic's configuration."""
+    with logstore.open(path) as store:
+        store.alter_topic(name, {key: value})
+
+
+def hold(path: str) -> None:
+    """Have a store open until told to end."""
+    with logstore.open(path):
+        say("ready")
+        sys.stdin.read()
+
+
+def use_until_deleted(path: str, name: str) -> None:
+    """Append and read until that is refused; say by which errors."""
+    with logstore.open(path) as store:
+        log = store.topic(name).partition(0)
+        say("ready")
+        try:
+            while True:
+                log.append([Record(value=b"used")], acks=1)
+        except logstore.LogstoreError as error:
+            first = type(error).__name__
+        try:
+            log.read(0)
+        except logstore.LogstoreError as error:
+            say(f"{first} {type(error).__name__}")
+
+
+def change_topics(path: str, seed: str, count: str) -> None:
+    """Create, alter, fill and delete a few topics, with others at it who do the same."""
+    rng = random.Random(int(seed))
+    print(f"seed {seed}", file=sys.stderr)
+    expected = (
+        logstore.TopicExistsError,
+        logstore.UnknownTopicError,
+        logstore.InvalidInputError,  # fewer partitions than there are by now
+    )
+    with logstore.open(path) as store:
+        say("ready")
+        for _ in range(int(count)):
+            name = f"t{rng.randrange(3)}"
+            what = rng.randrange(5)
+            with contextlib.suppress(*expected):
+                if what == 0:
+                    store.create_topic(name, partitions=rng.randint(1, 3))
+                elif what == 1:
+                    store.alter_topic(name, {"retention_bytes": rng.randrange(1000)})
+                elif what == 2:
+                    store.add_partitions(name, rng.randint(2, 5))
+                elif what == 3:
+                    store.delete_topic(name)
+                for topic in store.topics():
+                    number = rng.randrange(topic.partition_count)
+                    topic.partition(number).append([Record(value=topic.id.hex.encode())], acks=1)
+
+
 def tasks() -> Iterator[Callable[..., None]]:
     """Whatever may be asked for."""
     yield from (append, append_varied, append_lines, follow, create_topic)
+    yield from (alter_topic, hold, use_until_deleted, change_topics)
 
 
 if __name__ == "__main__":

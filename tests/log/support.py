@@ -214,6 +214,10 @@ class SpyFiles:
         self.note("remove", path)
         self.disk.remove(path)
 
+    def remove_directory(self, path: str) -> None:
+        self.note("remove_directory", path)
+        self.disk.remove_directory(path)
+
     def sync_directory(self, path: str) -> None:
         self.note("sync_directory", path)
         if self.really_sync:

@@ -16,10 +16,18 @@ from typing import NoReturn
 import pytest
 
 import logstore
-from logstore import FormatError, InvalidInputError, LockTimeoutError, Record, Store
+from logstore import (
+    FormatError,
+    InvalidInputError,
+    LockTimeoutError,
+    PartitionLog,
+    Record,
+    Store,
+)
 from logstore import backup as backup_module
 from logstore import snapshots as snapshots_module
 from logstore.backup import BackupResult, back_up
+from logstore.repair import repair
 from logstore.segments.files import DiskFiles
 from logstore.snapshots import snapshots
 
@@ -62,7 +70,7 @@ def taken(store: Store, destination: Path, **options: object) -> BackupResult:
         store.path,
         destination,
         copy_metadata=store._metadata.copy_to,
-        partitions=store._partitions(store.topics()),
+        partitions=store._topics.partitions(store.topics()),
         now_ms=int(time.time() * 1000),
         **options,  # type: ignore[arg-type]
     )
@@ -79,12 +87,12 @@ def test_a_backup_is_a_store_that_holds_what_the_store_held(tmp_path: Path) -> N
         assert everything(result.path) == expected
         assert len(expected) == 30
     assert damage(result.path) == []
-    assert result.partitions == 1
+    assert result.partitions == 2  # with the definitions'
     assert result.segments == result.linked + result.copied > 3
     names = set(files(result.path))
     assert not names & {"lock", "state", "cleaner"}
     assert {name[-10:] for name in names if name.endswith("index")}  # indexes are there, too
-    assert sum(name.endswith(".index") for name in names) == result.segments
+    assert sum(name.endswith(".index") for name in names) == result.segments - 1
 
 
 def test_only_closed_logs_share_a_file_with_the_store(tmp_path: Path) -> None:
@@ -135,13 +143,13 @@ def test_the_next_backup_copies_only_what_is_new(tmp_path: Path, across: bool) -
         first = taken(store, tmp_path / "b", link=link)
         assert (first.linked == 0) == across
         second = taken(store, tmp_path / "b", link=link)
-        assert second.copied == 1  # the active segment
-        assert second.linked == second.segments - 1
+        assert second.copied == 2  # the active segments: the topic's and the definitions'
+        assert second.linked == second.segments - 2
         assert second.removed == [first.path]
         fill(store, 30, start=30)
         third = taken(store, tmp_path / "b", link=link)
         new = third.segments - second.segments
-        assert third.copied == (new + 1 if across else 1)
+        assert third.copied == (new + 2 if across else 2)
         assert everything(third.path) == content(store.topic("a").partition(0))
     assert damage(third.path) == []
     assert [s.path for s in snapshots(tmp_path / "b")] == [third.path]
@@ -162,7 +170,7 @@ def test_what_compaction_and_retention_changed_is_noticed(tmp_path: Path, across
         log.purge_deleted(at_once=True)
         third = taken(store, tmp_path / "b", link=link, keep=5)
         assert everything(third.path) == content(log)
-        assert third.segments == 1
+        assert third.segments == 2
         assert everything(first.path) == old
     assert len(snapshots(tmp_path / "b")) == 3
     for found in snapshots(tmp_path / "b"):
@@ -186,7 +194,7 @@ def test_names_ascend_even_if_the_clock_goes_back(tmp_path: Path) -> None:
                 store.path,
                 tmp_path / "b",
                 copy_metadata=store._metadata.copy_to,
-                partitions=store._partitions(),
+                partitions=store._topics.partitions(),
                 now_ms=now_ms,
                 keep=9,
             )
@@ -426,9 +434,9 @@ def test_backups_under_load_are_whole_prefixes_of_what_was_acknowledged(
             for writer in writers.values():
                 while writer.last() < 200:
                     time.sleep(0.01)
-            taken_backups = []
+            taken_backups: list[tuple[str, dict[str, int], dict[str, int]]] = []
             deadline = time.monotonic() + 2
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline or len(taken_backups) < 4:
                 before = {name: writer.last() for name, writer in writers.items()}
                 result = taken(store, tmp_path / "b", keep=100, link=no_link if across else os.link)
                 after = {name: writer.last() + 2 for name, writer in writers.items()}
@@ -438,7 +446,6 @@ def test_backups_under_load_are_whole_prefixes_of_what_was_acknowledged(
         finally:
             for child in (*writers.values(), maintainer):
                 child.end()
-    assert len(taken_backups) >= 4
     for found, before, after in taken_backups:
         assert damage(found) == []
         with logstore.open(found, create=False, read_only=True) as store:
@@ -469,4 +476,49 @@ def test_what_a_backup_says_of_its_sources_can_be_read(tmp_path: Path) -> None:
         result = store.backup(tmp_path / "b")
     described = json.loads(Path(result.path, "backup.json").read_bytes())
     assert described["version"] == 1
-    assert len(described["sources"]) == 3 * (result.segments - 1)
+    assert len(described["sources"]) == 3 * (result.segments - 2)
+
+
+def test_a_backup_carries_the_definitions_and_their_log(tmp_path: Path) -> None:
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        store.create_topic("b", partitions=2, retention_ms=5)
+        store.alter_defaults({"segment_ms": 7})
+        store.create_topic("c")
+        store.delete_topic("c")
+        result = store.backup(tmp_path / "b")
+        store.delete_topic("a")
+    for lost in (False, True):
+        target = tmp_path / f"r-{lost}"
+        logstore.restore(result.path, target)
+        if lost:
+            (target / "meta" / "data.mdb").unlink()
+            assert [step.kind for step in repair(target)] == ["build"]
+        with logstore.open(target) as restored:
+            assert [topic.name for topic in restored.topics()] == ["a", "b"]
+            assert restored.topic("b").overrides == {"retention_ms": 5}
+            assert restored.defaults == {"segment_ms": 7}
+            assert len(content(restored.topic("a").partition(0))) == 30
+            restored.create_topic("c")
+
+
+def test_a_topic_that_is_deleted_while_a_backup_is_taken_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = backup_module._Run._copy
+
+    def delete_first(run: backup_module._Run, log: PartitionLog, *names: str) -> None:
+        if os.path.basename(log.directory) == "a-0":
+            with logstore.open(tmp_path / "s") as other:
+                other.delete_topic("a")
+        copy(run, log, *names)
+
+    monkeypatch.setattr(backup_module._Run, "_copy", delete_first)
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        store.create_topic("b")
+        result = store.backup(tmp_path / "b")
+        assert result.partitions == 2
+    logstore.restore(tmp_path / "b", tmp_path / "r")
+    with logstore.open(tmp_path / "r") as restored:
+        assert [topic.name for topic in restored.topics()] == ["b"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logstore import InvalidInputError, LogConfig, PartitionLog, Topic, UnknownTopicError
-from logstore.metadata import TopicDefinition
+from logstore.definitions import TopicDefinition
 from logstore.topic import MAX_TOPIC_NAME_LENGTH, check_topic_name
 
 from .support import SpyFiles, records

@@ -79,3 +79,16 @@ def test_a_topic_may_itself_hold_dashes_and_numbers() -> None:
         "__consumer_offsets",
         49,
     )
+
+
+def test_a_partition_that_is_removed_has_a_name_of_its_own_that_fits() -> None:
+    unique = "0123456789abcdef" * 2
+    name = filenames.deleted_directory("orders", 7, unique)
+    assert name == f"orders-7.{unique}-delete"
+    longest = filenames.deleted_directory("x" * 249, 9999, unique)
+    assert len(longest) == 255
+    for found in (name, longest):
+        assert filenames.is_deleted_directory(found)
+        assert filenames.parse_partition_directory(found) is None
+    for other in ("orders-7", f"orders.{unique}-delete", f"orders-7.{unique}-delete-0", "x-delete"):
+        assert not filenames.is_deleted_directory(other)

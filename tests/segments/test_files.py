@@ -13,10 +13,12 @@ import pytest
 from logstore.segments.files import (
     DiskFiles,
     File,
+    Files,
     read_bounded,
     write_atomically,
     write_fully,
 )
+from logstore.segments.memory_files import CrashMode, MemoryFiles
 
 FILES = DiskFiles()
 
@@ -346,3 +348,32 @@ def test_short_writes_are_continued_until_the_disk_is_full() -> None:
     with pytest.raises(OSError, match="dribble") as caught:
         write_fully(full, b"0123456789", 0)  # type: ignore[arg-type]
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_a_directory_is_renamed_with_all_in_it_and_removed_when_it_is_empty(
+    kind: str, tmp_path: Path
+) -> None:
+    files: Files = DiskFiles() if kind == "disk" else MemoryFiles()
+    old, new = str(tmp_path / "a-0"), str(tmp_path / "a-0.x-delete")
+    beside = str(tmp_path / "a-00")
+    for directory in (old, beside):
+        files.make_directory(directory)
+        file = files.open(f"{directory}/log", write=True, create=True)
+        file.write_at(b"data", 0)
+        file.sync()
+        file.close()
+        files.sync_directory(directory)
+    files.rename(old, new)
+    assert not files.exists(old)
+    assert files.names(new) == files.names(beside) == ["log"]
+    with pytest.raises(OSError, match="not empty"):
+        files.remove_directory(new)
+    with pytest.raises(OSError, match=r"not empty|exists"):
+        files.rename(beside, new)
+    if isinstance(files, MemoryFiles):
+        assert files.crash(CrashMode.LOSE).names(new) == ["log"]
+    files.remove(f"{new}/log")
+    files.remove_directory(new)
+    assert not files.exists(new)
+    assert files.names(beside) == ["log"]

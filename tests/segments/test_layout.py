@@ -67,6 +67,9 @@ def test_partitions_are_found_in_a_store_in_a_folder_and_alone() -> None:
         files.make_directory(f"data/topics/{name}")
         write(files, f"data/topics/{name}/{ZERO}.log", b"")
     files.make_directory("data/topics/empty-0")
+    removed = f"data/topics/gone-0.{'0' * 32}-delete"
+    files.make_directory(removed)
+    write(files, f"{removed}/{ZERO}.log", b"")
     write(files, "data/topics/lock", b"")
     expected = [f"data/topics/{name}" for name in ("a-b-1", "b-9", "b-10", "odd")]
     assert partition_directories(files, "data") == expected

@@ -1,0 +1,400 @@
+"""The topics of an open store: their definitions, their directories, and the handles in use."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from logstore.clock import Clock
+from logstore.config import LogConfig
+from logstore.definitions import (
+    DEFAULTS,
+    TOPIC_PREFIX,
+    TopicDefinition,
+    topic_fields,
+    topic_from,
+    topic_key,
+)
+from logstore.deletion import remove_deleted, take_away
+from logstore.errors import (
+    InvalidInputError,
+    LockTimeoutError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from logstore.log import PartitionLog
+from logstore.metadata import METADATA_TOPIC, TOPICS, Change, Metadata, View
+from logstore.segments import filenames
+from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
+from logstore.segments.files import Files, write_atomically
+from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
+
+__all__ = ["TopicCatalogue"]
+
+_log = logging.getLogger("logstore")
+
+
+class TopicCatalogue:
+    """What a store delegates. Usable from many threads."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        store: str,
+        *,
+        files: Files,
+        clock: Clock,
+        read_only: bool,
+        check_usable: Callable[[], None],
+        making: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        """``making`` is held to make what several processes may find missing at once."""
+        self._metadata = metadata
+        self._store = store
+        self._files = files
+        self._clock = clock
+        self._read_only = read_only
+        self._check_usable = check_usable
+        self._making = making
+        self._mutex = threading.Lock()
+        self._topics: dict[uuid.UUID, Topic] = {}
+        """Topics that somebody has asked for."""
+        self._known: tuple[Any, dict[str, TopicDefinition]] = (None, {})
+        """All definitions by name, and what they were read from."""
+        self._version = -1
+        """The version of the definitions that the topics in use are by."""
+        self.on_deletion: list[Callable[[uuid.UUID], object]] = []
+        """Called with the id of a deleted topic, perhaps more than once."""
+
+    # Definitions ------------------------------------------------------------------------------
+
+    def definitions(self) -> Mapping[str, TopicDefinition]:
+        """All topics, by name, without those of the store itself."""
+        items = self._metadata.items(TOPIC_PREFIX)
+        source, by_name = self._known
+        if items is not source:
+            by_name = self._by_name(items)
+            self._known = items, by_name
+        return by_name
+
+    def _by_name(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, TopicDefinition]:
+        parsed = (topic_from(key, fields, self._store) for key, fields in items.items())
+        return {definition.name: definition for definition in parsed}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The configuration keys that are set for all topics."""
+        return _defaults(self._metadata.get(DEFAULTS))
+
+    def refresh(self) -> None:
+        """Take in what was changed by anybody, for the topics that are in use here."""
+        version = self._metadata.version
+        if version == self._version:
+            return
+        by_id = {definition.topic_id: definition for definition in self.definitions().values()}
+        defaults = self.defaults
+        with self._mutex:
+            self._version = version
+            dropped = []
+            for topic in list(self._topics.values()):
+                definition = by_id.get(topic.id)
+                if topic.id == METADATA_TOPIC.topic_id:
+                    continue
+                if definition is None:
+                    dropped.append(self._topics.pop(topic.id))
+                else:
+                    topic.redefine(definition, defaults)
+        for topic in dropped:
+            topic.drop()
+
+    # Changing them ----------------------------------------------------------------------------
+
+    def create(self, name: str, partitions: int, overrides: Mapping[str, Any]) -> Topic:
+        """Define a topic, and make its directories; see ``Store.create_topic``."""
+        check_topic_name(name)
+        _refuse_internal(name)
+        _check_count(partitions)
+        definition = TopicDefinition(uuid.uuid4(), name, partitions, checked_overrides(overrides))
+
+        def add(view: View) -> Sequence[Change]:
+            if name in self._by_name(view.items(TOPIC_PREFIX)):
+                raise TopicExistsError(f"there is a topic called {name!r} already")
+            if any(fields.get("name") == name for fields in view.deleting().values()):
+                raise _StillThereError
+            return [(topic_key(definition.topic_id), topic_fields(definition))]
+
+        while True:
+            try:
+                self._metadata.update(add)
+                break
+            except _StillThereError:
+                self.finish_deletions(wait=True)
+        topic = self._topic(definition)
+        for number in range(partitions):
+            self._make_partition(topic, number)
+        return topic
+
+    def alter(self, name: str, changes: Mapping[str, Any], unset: Iterable[str]) -> Topic:
+        """Set and unset configuration keys; see ``Store.alter_topic``."""
+        changes, unset = checked_overrides(changes), _checked_keys(unset)
+
+        def alter(definition: TopicDefinition) -> TopicDefinition:
+            kept = {key: value for key, value in definition.overrides.items() if key not in unset}
+            return definition._replace(overrides={**kept, **changes})
+
+        return self._alter(name, alter)
+
+    def add_partitions(self, name: str, total: int) -> Topic:
+        """Give a topic more partitions; see ``Store.add_partitions``."""
+        _check_count(total)
+
+        def alter(definition: TopicDefinition) -> TopicDefinition:
+            if total <= definition.partition_count:
+                raise InvalidInputError(
+                    f"partitions={total} is out of bounds: topic {name!r} has "
+                    f"{definition.partition_count}, and can only get more of them"
+                )
+            return definition._replace(partition_count=total)
+
+        topic = self._alter(name, alter)
+        for number in range(total):
+            self._make_partition(topic, number)
+        return topic
+
+    def _alter(self, name: str, alter: Callable[[TopicDefinition], TopicDefinition]) -> Topic:
+        _refuse_internal(name)
+
+        def change(view: View) -> Sequence[Change]:
+            before = self._by_name(view.items(TOPIC_PREFIX)).get(name)
+            if before is None:
+                raise self._unknown(name)
+            after = alter(before)
+            return [] if after == before else [(topic_key(after.topic_id), topic_fields(after))]
+
+        self._metadata.update(change)
+        return self.get(name)
+
+    def alter_defaults(self, changes: Mapping[str, Any], unset: Iterable[str]) -> None:
+        """Set and unset keys for all topics; see ``Store.alter_defaults``."""
+        changes, unset = checked_overrides(changes), _checked_keys(unset)
+
+        def change(view: View) -> Sequence[Change]:
+            before = _defaults(view.get(DEFAULTS))
+            kept = {key: value for key, value in before.items() if key not in unset}
+            after = {**kept, **changes}
+            return [] if after == before else [(DEFAULTS, {"config": after})]
+
+        self._metadata.update(change)
+        self.refresh()
+
+    def delete(self, name: str) -> None:
+        """Delete a topic; see ``Store.delete_topic``."""
+        _refuse_internal(name)
+
+        def change(view: View) -> Sequence[Change]:
+            definition = self._by_name(view.items(TOPIC_PREFIX)).get(name)
+            if definition is None:
+                raise self._unknown(name)
+            return [(topic_key(definition.topic_id), None)]
+
+        self._metadata.update(change)
+        self.refresh()
+        self.finish_deletions()
+
+    def prepare(self) -> None:
+        """What every round of maintenance begins with."""
+        self.refresh()
+        self.finish_deletions()
+
+    def finish_deletions(self, *, wait: bool = False) -> None:
+        """Take away what is left of deleted topics: by this process, or by one that was killed.
+
+        What somebody else holds is left for the next time, or raises LockTimeoutError (``wait``).
+        """
+        if self._metadata.deleting():
+            try:
+                with self._making():
+                    for key, fields in self._metadata.deleting().items():
+                        self._finish_deletion(key, topic_from(key, fields, self._store), wait=wait)
+            except LockTimeoutError as error:
+                if wait:
+                    raise
+                _log.warning("deleted topics are taken away later: %s", error)
+        remove_deleted(self._files, os.path.join(self._store, TOPICS))
+
+    def _finish_deletion(self, key: str, topic: TopicDefinition, *, wait: bool) -> None:
+        try:
+            for number in range(topic.partition_count):
+                self._take_away(topic, number)
+        except LockTimeoutError as error:
+            if wait:
+                raise
+            _log.warning("topic %r is deleted later: %s", topic.name, error)
+            return
+        for forget in self.on_deletion:
+            forget(topic.topic_id)
+        self._metadata.deleted(key)
+
+    # Topics -----------------------------------------------------------------------------------
+
+    def get(self, name: str) -> Topic:
+        """The topic of that name; raises UnknownTopicError."""
+        if name == METADATA_TOPIC.name:
+            return self._topic(METADATA_TOPIC)
+        self.refresh()
+        definition = self.definitions().get(name)
+        if definition is None:
+            raise self._unknown(name)
+        return self._topic(definition)
+
+    def _unknown(self, name: str) -> UnknownTopicError:
+        return UnknownTopicError(f"there is no topic called {name!r} in {self._store}")
+
+    def all(self, *, internal: bool = False) -> list[Topic]:
+        """All topics, by name; ``internal``: those of the store itself, too."""
+        self.refresh()
+        definitions = [*self.definitions().values()]
+        if internal:
+            definitions.append(METADATA_TOPIC)
+        return [self._topic(topic) for topic in sorted(definitions, key=lambda topic: topic.name)]
+
+    def _topic(self, definition: TopicDefinition) -> Topic:
+        with self._mutex:
+            topic = self._topics.get(definition.topic_id)
+            if topic is None:
+                internal = definition.topic_id == METADATA_TOPIC.topic_id
+                topic = self._topics[definition.topic_id] = Topic(
+                    definition,
+                    self._open_partition,
+                    defaults={} if internal else self.defaults,
+                    refresh=self.refresh,
+                )
+            return topic
+
+    # Partitions -------------------------------------------------------------------------------
+
+    def partitions(
+        self, topics: Sequence[Topic] | None = None
+    ) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
+        """Every partition that has files, the definitions' last. One that is open here is lent;
+        any other is opened for the moment, so that a store of many partitions holds no more files
+        than it uses."""
+        topics = self.all() if topics is None else topics
+        for topic in topics:
+            for number in range(topic.partition_count):
+                opened = topic.opened(number)
+                if opened is not None:
+                    yield contextlib.nullcontext(opened)
+                elif self._files.is_directory(self._directory(topic, number)):
+                    with contextlib.suppress(UnknownTopicError):  # it was just deleted
+                        yield self._open_partition(topic, number)
+        if self._files.is_directory(self._directory(self._topic(METADATA_TOPIC), 0)):
+            yield contextlib.nullcontext(self._metadata.log)
+
+    def _open_partition(self, topic: Topic, number: int) -> PartitionLog:
+        self._check_usable()
+        read_only = self._read_only or topic.id == METADATA_TOPIC.topic_id
+        if not self._read_only:
+            self._make_partition(topic, number)
+        try:
+            with contextlib.ExitStack() as stack:
+                log = PartitionLog(
+                    self._directory(topic, number),
+                    files=self._files,
+                    clock=self._clock,
+                    config=topic.config,
+                    read_only=read_only,
+                )
+                stack.callback(log.close)
+                # Whoever deletes a topic marks its directories after the definition is gone. If
+                # that was too early for this handle to notice, the definition is gone by now.
+                self._check_defined(topic)
+                stack.pop_all()
+        except (UnknownTopicError, FileNotFoundError):
+            self._check_defined(topic, clearing=number)
+            raise
+        return log
+
+    def _check_defined(self, topic: Topic, *, clearing: int | None = None) -> None:
+        """``clearing``: a partition whose directory was perhaps made anew behind a deletion."""
+        internal = topic.id == METADATA_TOPIC.topic_id
+        if internal or self._metadata.get(topic_key(topic.id)) is not None:
+            return
+        if clearing is not None and not self._read_only:
+            with self._making():
+                directory = self._directory(topic, clearing)
+                if not self._files.exists(os.path.join(directory, filenames.PARTITION_METADATA)):
+                    self._take_away(topic, clearing)
+        raise UnknownTopicError(f"topic {topic.name!r} was deleted")
+
+    def _take_away(self, topic: Topic | TopicDefinition, number: int) -> None:
+        topic_id = topic.id if isinstance(topic, Topic) else topic.topic_id
+        top = os.path.join(self._store, TOPICS)
+        take_away(self._files, self._clock, top, topic.name, number, topic_id)
+
+    def _directory(self, topic: Topic, number: int) -> str:
+        name = filenames.partition_directory(topic.name, number)
+        return os.path.join(self._store, TOPICS, name)
+
+    def _make_partition(self, topic: Topic, number: int) -> None:
+        """Make a partition's directory, unless it is there: somebody may want to read it before
+        anybody writes."""
+        if topic.id == METADATA_TOPIC.topic_id:
+            _ = self._metadata.log
+            return
+        directory = self._directory(topic, number)
+        metadata = os.path.join(directory, filenames.PARTITION_METADATA)
+        if self._files.exists(metadata):
+            return
+        with self._making():
+            self._check_defined(topic)  # it is deleted with the same lock in hand
+            self._files.make_directory(directory)
+            if not self._files.exists(metadata):
+                data = format_partition_metadata(PartitionMetadata(0, topic.id))
+                write_atomically(self._files, metadata, data)
+
+    def close(self) -> None:
+        """Close every partition that is open."""
+        with contextlib.ExitStack() as stack:
+            for topic in self._topics.values():
+                stack.callback(topic.close)
+
+
+class _StillThereError(Exception):
+    """The files of a deleted topic of that name are."""
+
+
+def checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys in our spelling, with their values as they are kept; raises InvalidInputError."""
+    config = LogConfig.from_overrides(overrides)
+    keys = (spelled.replace(".", "_") for spelled in overrides)
+    return {key: getattr(config, key) for key in keys}
+
+
+def _checked_keys(keys: Iterable[str]) -> set[str]:
+    spelled = {key.replace(".", "_") for key in keys}
+    for key in sorted(spelled - set(LogConfig.keys())):
+        raise InvalidInputError(f"no configuration key is called {key!r}")
+    return spelled
+
+
+def _check_count(partitions: int) -> None:
+    whole = isinstance(partitions, int) and not isinstance(partitions, bool)
+    if not whole or not 1 <= partitions <= MAX_PARTITIONS:
+        raise InvalidInputError(
+            f"partitions={partitions!r} is out of bounds: 1 to {MAX_PARTITIONS}"
+        )
+
+
+def _defaults(fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    return dict(fields.get("config", {})) if fields else {}
+
+
+def _refuse_internal(name: str) -> None:
+    if name == METADATA_TOPIC.name:
+        raise InvalidInputError(f"{name!r} is the store's own topic: it can be read, and no more")
