@@ -5,12 +5,16 @@ power cut may leave the file torn, and a copy or a backup may be old. So ``meta`
 which file is the live one, and of the run of the machine that it belongs to::
 
     live/<generation>/         LMDB
-    live/lock                  held while a generation is made
+    live/lock                  held while a generation is made, and by whoever writes
 
 Where the record does not fit what is found, the environment is discarded, and another generation is
 made from the checkpoints in ``meta``. Commit point: LMDB's, of the record, synced. A crash before
 it leaves a directory that nobody uses; a crash after it may leave the old one. Whoever makes the
 next one removes both.
+
+LMDB lets one process write at a time, and waiting for it can be neither timed nor interrupted. So
+the lock stands in front: if its holder was stopped in the microseconds of a commit, the others are
+told so after a while.
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
+from logstore import fork
 from logstore.backup_files import remove_tree
 from logstore.clock import Clock
 from logstore.environments import Environment, open_environment
-from logstore.errors import ClosedError, LockTimeoutError, ReadOnlyError
+from logstore.errors import ClosedError, ReadOnlyError
+from logstore.locking import PartitionLock
 from logstore.metadata import Metadata
 from logstore.segments.files import Files
 from logstore.tables import Tables
@@ -37,7 +43,7 @@ RECORD_TABLE = "live"
 """The table of ``meta`` with the record."""
 _RECORD = b"current"
 _LOCK = "lock"
-_MAKING_SECONDS = 60
+_LOCK_SECONDS = 60.0
 _DATA_FILE = "data.mdb"
 
 Restored = Mapping[str, Mapping[bytes, bytes]]
@@ -69,6 +75,8 @@ class Live:
         self._mutex = threading.Lock()
         """Held to open it."""
         self._environment: Environment | None = None
+        self._lock: PartitionLock | None = None
+        """For writing; made with the environment."""
         self._closed = False
 
     def recover(self) -> None:
@@ -97,7 +105,11 @@ class Live:
                 raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
             yield Tables(None, None)
             return
-        with environment.transaction(write=write) as transaction:
+        if not write:
+            with environment.transaction() as transaction:
+                yield Tables(environment.handle, transaction)
+            return
+        with self._locked(), environment.transaction(write=True) as transaction:
             yield Tables(environment.handle, transaction)
 
     @property
@@ -108,9 +120,18 @@ class Live:
     def close(self) -> None:
         """Let go of it; closing twice is allowed."""
         self._closed = True
+        fork.forget(self)
         environment, self._environment = self._environment, None
         if environment is not None:
             environment.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def forked(self) -> None:
+        """In a child process: the lock is the parent's. (The environment sees to itself.)"""
+        self._closed = True
+        if self._lock is not None:
+            self._lock.close()
 
     # Opening ----------------------------------------------------------------------------------
 
@@ -118,8 +139,7 @@ class Live:
         environment = self._environment
         if environment is None:
             with self._mutex:
-                if self._closed:
-                    raise ClosedError(f"{self._directory}: the store was closed")
+                self._check_open()
                 if self._environment is None:
                     self._environment = self._open()
                 environment = self._environment
@@ -127,13 +147,35 @@ class Live:
 
     def _open(self) -> Environment | None:
         directory = self._fitting(self._read_record())
-        if directory is None and not self._read_only:
+        if self._read_only:
+            return (directory and open_environment(directory, read_only=True, sync=False)) or None
+        if self._lock is None:
             self._files.make_directory(self._directory)
-            with self._making():
-                directory = self._fitting(self._read_record()) or self._make()
+            self._lock = PartitionLock(
+                self._files.lock(os.path.join(self._directory, _LOCK)),
+                name=self._directory,
+                clock=self._clock,
+                timeout=_LOCK_SECONDS,
+            )
+            fork.remember(self)
         if directory is None:
-            return None
-        return open_environment(directory, read_only=self._read_only, sync=False)
+            with self._locked():
+                directory = self._fitting(self._read_record()) or self._make()
+        return open_environment(directory, read_only=False, sync=False)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self._lock
+        assert lock is not None
+        lock.acquire(self._check_open)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._directory}: the store was closed")
 
     def _read_record(self) -> dict[str, object] | None:
         with self._metadata.transaction() as tables:
@@ -188,26 +230,6 @@ class Live:
             if path != directory and self._files.is_directory(path):
                 remove_tree(path)
         return directory
-
-    @contextlib.contextmanager
-    def _making(self) -> Iterator[None]:
-        lock = self._files.lock(os.path.join(self._directory, _LOCK))
-        deadline = self._clock.monotonic() + _MAKING_SECONDS
-        try:
-            while True:
-                try:
-                    lock.acquire()
-                    break
-                except BlockingIOError:
-                    if self._clock.monotonic() > deadline:
-                        raise LockTimeoutError(
-                            f"{self._directory}: another process has been making it for "
-                            f"{_MAKING_SECONDS} seconds; is it stopped?"
-                        ) from None
-                self._clock.sleep(0.001)
-            yield
-        finally:
-            lock.close()
 
 
 def _fill(tables: Tables, rows: Restored) -> None:

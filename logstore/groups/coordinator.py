@@ -58,6 +58,9 @@ class Coordinator:
         self.clock = clock
         self._seen: dict[bytes, Seen] = {}
         """What was decoded last, by group."""
+        self._close: dict[str, tuple[int, Group]] = {}
+        """What was found last, with deadlines, by name; and the number of the transaction before
+        which it was: nobody has changed anything as long as it is the last one."""
 
     # Looking ----------------------------------------------------------------------------------
 
@@ -68,9 +71,14 @@ class Coordinator:
 
     def look_closely(self, name: str) -> Group:
         """A group with its deadlines."""
-        key = group_id(name)
-        with self.live.transaction() as tables:
-            return self._with_deadlines(tables, key, self._load(tables, key, name).group)
+        number = self.live.number()
+        known = self._close.get(name)
+        if known is None or known[0] != number:
+            key = group_id(name)
+            with self.live.transaction() as tables:
+                group = self._with_deadlines(tables, key, self._load(tables, key, name).group)
+            known = self._close[name] = number, group
+        return known[1]
 
     def names(self) -> list[str]:
         """The names of all groups."""

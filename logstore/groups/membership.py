@@ -108,6 +108,8 @@ class Membership:
         """The number of the last transaction in ``live`` after which there was nothing to do."""
         self._seen_group = -1
         """The number of the transaction that changed the group when it was last looked at."""
+        self._ticked = -1
+        """The number of the last transaction in ``live`` when ``tick`` found nothing."""
         self._last_poll = coordinator.clock.boottime_ms()
         self._next_heartbeat = 0
 
@@ -317,11 +319,20 @@ class Membership:
             changed = (
                 self._member_id is None
                 or self._coordinator.definitions() is not self._definitions
-                or self._coordinator.look(self.group).number != self._seen_group
+                or self._group_changed()
             )
         wake = self.wake
         if changed and wake is not None:
             wake()
+
+    def _group_changed(self) -> bool:
+        number = self._coordinator.live.number()
+        if number in (self._seen, self._ticked):
+            return False
+        if self._coordinator.look(self.group).number != self._seen_group:
+            return True
+        self._ticked = number
+        return False
 
     def _too_slow(self) -> None:
         _log.warning(
