@@ -38,6 +38,8 @@ from logstore.errors import (
     UnknownTopicError,
     UnsupportedFormatError,
 )
+from logstore.groups.membership import Membership, Rebalance
+from logstore.groups.resets import OffsetReset
 from logstore.log import Appended, LogView, PartitionLog
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.reader import Fetch
@@ -70,11 +72,14 @@ __all__ = [
     "LogConfig",
     "LogView",
     "LogstoreError",
+    "Membership",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
+    "OffsetReset",
     "PartitionLog",
     "PoisonedError",
     "ReadOnlyError",
+    "Rebalance",
     "Record",
     "Store",
     "StoreNotFoundError",

@@ -85,7 +85,6 @@ class Live:
         if record is not None and self._fitting(record) is None:
             self._opened()
 
-    @property
     def exists(self) -> bool:
         """Whether anybody has ever needed one."""
         return self._environment is not None or self._read_record() is not None
@@ -99,10 +98,10 @@ class Live:
     def transaction(self, *, write: bool = False) -> Iterator[Tables]:
         """A transaction; with ``write`` it is committed unless the block raises. Where a store
         that was opened for reading has no live environment, all tables are empty."""
+        if write and self._read_only:
+            raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
         environment = self._opened()
         if environment is None:
-            if write:
-                raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
             yield Tables(None, None)
             return
         if not write:
@@ -112,7 +111,6 @@ class Live:
         with self._locked(), environment.transaction(write=True) as transaction:
             yield Tables(environment.handle, transaction)
 
-    @property
     def usable(self) -> bool:
         """Whether there is one, or one can be made."""
         return self._opened() is not None

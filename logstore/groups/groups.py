@@ -31,7 +31,7 @@ from logstore.groups.heartbeats import Heartbeats
 from logstore.groups.membership import Membership, MembershipOptions, assignors_of
 from logstore.groups.offsets import Offsets, group_from_name, restore_offsets
 from logstore.groups.records import GROUP_NAMES, OffsetKey, group_id
-from logstore.groups.resets import OffsetChange, Reset
+from logstore.groups.resets import OffsetChange, OffsetReset
 from logstore.groups.state import Group, Refusal
 from logstore.live import Live
 from logstore.log import PartitionLog
@@ -215,7 +215,7 @@ class Groups:
     def checkpoint(self) -> None:
         """Put what anybody has committed since the last time on stable storage."""
         self._check_writable()
-        if self._live.exists:
+        if self._live.exists():
             self._committed = False
             self._offsets.checkpoint()
 
@@ -238,7 +238,7 @@ class Groups:
     def reset_offsets(
         self,
         group: str,
-        reset: Reset,
+        reset: OffsetReset,
         *,
         partitions: Iterable[TopicPartition] | None = None,
         dry_run: bool = False,
@@ -283,7 +283,7 @@ class Groups:
 
     def forget_topic(self, topic_id: uuid.UUID) -> None:
         """Remove what all groups have committed for a topic that was deleted."""
-        if not self._live.exists:
+        if not self._live.exists():
             return
         keys = self._offsets.of_topic(topic_id)
         if keys:
@@ -296,9 +296,9 @@ class Groups:
     def list(self) -> Sequence[GroupListing]:
         """All groups, by name."""
         self._check_usable()
-        if not self._live.exists:
+        if not self._live.exists():
             return []
-        if not self._live.usable:
+        if not self._live.usable():
             return [GroupListing(name, "Empty", 0) for name in self._names_in_checkpoint()]
         listings = []
         for name in self._coordinator.names():
@@ -377,7 +377,7 @@ class Groups:
 
     def _check_exists(self, group: str) -> None:
         key = group_id(group)
-        exists = self._live.exists and (
+        exists = self._live.exists() and (
             self._coordinator.look(group).number > 0 or bool(self._offsets.of_group(key))
         )
         if not exists:

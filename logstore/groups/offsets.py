@@ -94,7 +94,7 @@ class Offsets:
 
     def _reading(self) -> AbstractContextManager[Tables]:
         """Where there is no live environment to be read, the checkpoints are what counts."""
-        return self._live.transaction() if self._live.usable else self._metadata.transaction()
+        return self._live.transaction() if self._live.usable() else self._metadata.transaction()
 
     def of_topic(self, topic_id: uuid.UUID) -> list[OffsetKey]:
         """The keys of all offsets of a topic, whatever the group."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from logstore.errors import InvalidInputError
 from logstore.partitions import OffsetAndMetadata
 
-__all__ = ["OffsetChange", "Reset"]
+__all__ = ["OffsetChange", "OffsetReset"]
 
 
 class _Log(Protocol):
@@ -27,7 +27,7 @@ class OffsetChange(NamedTuple):
     after: int
 
 
-class Reset(NamedTuple):
+class OffsetReset(NamedTuple):
     """Where to: see the class methods."""
 
     to: Literal["earliest", "latest", "offset", "datetime", "shift"]
