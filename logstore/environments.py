@@ -67,6 +67,12 @@ class Environment:
         with busy, _errors(self.directory):
             self.handle.copy(directory)
 
+    def check_readers(self) -> None:
+        """Give back the slots of readers that were killed: what they were looking at is kept for
+        them, and the file grows."""
+        with busy, _errors(self.directory):
+            self.handle.reader_check()
+
     def last_transaction(self) -> int:
         """The number of the last transaction that was committed, by any process."""
         with busy:

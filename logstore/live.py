@@ -115,6 +115,12 @@ class Live:
         """Whether there is one, or one can be made."""
         return self._opened() is not None
 
+    def check_readers(self) -> None:
+        """Let go of what killed processes were reading."""
+        environment = self._environment
+        if environment is not None and not self._read_only:
+            environment.check_readers()
+
     def close(self) -> None:
         """Let go of it; closing twice is allowed."""
         self._closed = True

@@ -70,7 +70,8 @@ class Sessions:
         return True
 
     def is_alive(self, session_id: str) -> bool:
-        """Whether the process whose session it is lives and has it open."""
+        """Whether the process whose session it is lives and has it open; for all one knows, where
+        the session's file may not be opened."""
         with self._mutex:
             if session_id == self._id:
                 return True
@@ -79,7 +80,10 @@ class Sessions:
                 path = os.path.join(self._directory, session_id)
                 if not self._files.exists(path):
                     return False
-                probe = self._probes[session_id] = self._files.lock(path)
+                try:
+                    probe = self._probes[session_id] = self._files.lock(path)
+                except OSError:
+                    return True  # nobody is declared dead by somebody who cannot know
             try:
                 probe.acquire()
             except BlockingIOError:

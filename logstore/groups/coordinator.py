@@ -162,6 +162,8 @@ class Coordinator:
         now = self.clock.boottime_ms()
         if dead or any(deadline <= now for deadline in group.deadlines.values()):
             self.run(name, state.Expire(dead))
+        if dead:
+            self.live.check_readers()
 
     def dead_sessions(self, group: Group) -> frozenset[str]:
         """The sessions of members that end with their sessions, and whose sessions have ended."""

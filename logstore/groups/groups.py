@@ -64,6 +64,8 @@ class Groups:
         self._topics = topics
         self._read_only = read_only
         self._check_usable = check_usable
+        self._names: tuple[object, Mapping[uuid.UUID, str]] = (None, {})
+        """The topics' names by their ids, and the definitions that they were made from."""
         self._live = Live(
             store,
             metadata,
@@ -274,7 +276,7 @@ class Groups:
         return changes
 
     def _committed_places(self, group: str) -> list[TopicPartition]:
-        names = {topic.topic_id: name for name, topic in self._topics.definitions().items()}
+        names = self._names_by_id()
         return sorted(
             TopicPartition(names[key.topic_id], key.partition)
             for key in self._offsets.of_group(group_id(group))
@@ -388,10 +390,16 @@ class Groups:
     def _lend(
         self, topic_id: uuid.UUID, number: int
     ) -> AbstractContextManager[PartitionLog] | None:
-        for name, definition in self._topics.definitions().items():
-            if definition.topic_id == topic_id:
-                return self._lend_log(TopicPartition(name, number))
-        return None
+        name = self._names_by_id().get(topic_id)
+        return None if name is None else self._lend_log(TopicPartition(name, number))
+
+    def _names_by_id(self) -> Mapping[uuid.UUID, str]:
+        definitions = self._topics.definitions()
+        source, names = self._names
+        if source is not definitions:
+            names = {definition.topic_id: name for name, definition in definitions.items()}
+            self._names = definitions, names
+        return names
 
     def _lend_log(self, place: TopicPartition) -> AbstractContextManager[PartitionLog] | None:
         definition = self._topics.definitions().get(place.topic)
@@ -408,6 +416,7 @@ class Groups:
         """What has to be done from time to time: a checkpoint of what anybody has committed, and
         away with what dead processes left."""
         self._sessions.sweep()
+        self._live.check_readers()
         self.checkpoint()
 
     def close(self) -> None:

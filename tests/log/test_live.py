@@ -15,7 +15,7 @@ from logstore.live import Live, Restored
 from logstore.metadata import Metadata
 from logstore.segments.files import DiskFiles
 
-from .support import BOOT, OTHER_BOOT, SpyFiles, StillClock
+from .support import BOOT, OTHER_BOOT, SpyFiles, StillClock, run_script
 
 
 def nothing() -> tuple[Restored, Restored]:
@@ -169,6 +169,29 @@ def test_waiting_for_a_writer_that_was_stopped_ends_with_an_error(tmp_path: Path
         lock.close()
         put(live, b"b")
         assert keys(live) == [b"a", b"b"]
+
+
+READS_AND_DIES = """
+import os, signal, sys
+import lmdb
+environment = lmdb.open(sys.argv[1], create=False, max_dbs=8)
+with environment.begin():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_reader_held_is_let_go_of(tmp_path: Path) -> None:
+    with opened(tmp_path) as (live, _):
+        put(live, b"a")
+        directory = tmp_path / "live" / generations(tmp_path)[0]
+        with pytest.raises(AssertionError):
+            run_script(READS_AND_DIES, directory)
+        environment = live._environment
+        assert environment is not None
+        assert str(os.getpid()) not in environment.handle.readers()
+        assert "no active readers" not in environment.handle.readers()
+        live.check_readers()
+        assert "no active readers" in environment.handle.readers()
 
 
 def test_a_closed_one_refuses(tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ def test_a_session_that_was_swept_before_it_was_locked_is_begun_anew(tmp_path: P
     sessions.close()
 
 
+def test_who_may_not_look_takes_others_for_alive(tmp_path: Path) -> None:
+    class Forbidden(DiskFiles):
+        def lock(self, path: str) -> FileLock:
+            raise PermissionError(13, "Permission denied", path)
+
+    sessions = Sessions(str(tmp_path), DiskFiles())
+    assert Sessions(str(tmp_path), Forbidden()).is_alive(sessions.own)
+    sessions.close()
+
+
 def test_a_child_of_fork_does_not_end_its_parents_session(tmp_path: Path) -> None:
     sessions, other = (Sessions(str(tmp_path), DiskFiles()) for _ in "12")
     own = sessions.own
