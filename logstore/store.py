@@ -124,8 +124,6 @@ class Store:
             read_only=read_only,
             check_usable=self._check_usable,
         )
-        if not read_only:
-            self._groups.recover()
         self._topics.on_deletion.append(self._groups.forget_topic)
         self._maintenance = Maintenance(
             self._files,
@@ -142,9 +140,13 @@ class Store:
 
     def _finish_what_was_begun(self) -> None:
         try:
+            self._groups.recover()
             self._topics.finish_deletions()
         except BaseException:
-            self._metadata.close()
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._metadata.close)
+                stack.callback(self._topics.close)
+                stack.callback(self._groups.close)
             raise
 
     def _identify(self, *, create: bool) -> uuid.UUID:

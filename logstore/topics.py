@@ -291,6 +291,8 @@ class TopicCatalogue:
                     lent = self.lend(topic, number)
                     if lent is not None:
                         yield lent
+        if self._files.is_directory(self._directory(self._topic(METADATA_TOPIC), 0)):
+            yield contextlib.nullcontext(self._metadata.log)
 
     def lend(
         self, topic: Topic, number: int

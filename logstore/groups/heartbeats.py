@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -60,10 +59,9 @@ class Heartbeats:
             thread.join()
 
     def _run(self) -> None:
-        pid = os.getpid()
         clock = self._coordinator.clock
         next_checkpoint = clock.monotonic() + CHECKPOINT_SECONDS
-        while not self._stop.wait(TICK_SECONDS) and os.getpid() == pid:
+        while not self._stop.wait(TICK_SECONDS):
             self._tolerantly(self._tick)
             if clock.monotonic() >= next_checkpoint:
                 next_checkpoint = clock.monotonic() + CHECKPOINT_SECONDS

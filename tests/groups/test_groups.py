@@ -24,7 +24,7 @@ from logstore import (
 from logstore.groups.heartbeats import Heartbeats
 from logstore.groups.membership import Membership, Rebalance
 from logstore.groups.resets import OffsetReset
-from logstore.partitions import OffsetAndMetadata
+from logstore.partitions import OffsetAndMetadata, TopicPartition
 
 from .support import (
     GROUP,
@@ -265,6 +265,40 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
         join(store, **options)
+
+
+def test_members_in_threads_of_one_process_share_the_partitions(store: logstore.Store) -> None:
+    # Whoever gets a partition goes on from what was committed: nothing may be committed twice.
+    told: list[tuple[int, int]] = []
+
+    def consume(turns: int) -> None:
+        member = join(store, assignor="cooperative-sticky")
+        positions: dict[TopicPartition, int] = {}
+        for _ in range(turns):
+            step = member.poll()
+            for place in step.revoke if step else ():
+                positions.pop(place)
+            if step and step.revoke:
+                member.revoked(step.revoke)
+            for place, found in store.groups.committed(
+                GROUP, step.assigned if step else ()
+            ).items():
+                positions[place] = found.offset if found else 0
+            for place in positions:
+                positions[place] += 1
+                offset = OffsetAndMetadata(positions[place])
+                store.groups.commit(GROUP, {place: offset}, membership=member)
+                told.append((place.partition, positions[place]))
+        member.close()
+
+    threads = [threading.Thread(target=consume, args=(30 * n,)) for n in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == len(set(told))
+    for number, offset in enumerate(committed(store, 0, 1, 2, 3)):
+        assert offset == sum(partition == number for partition, _ in told)
 
 
 def test_a_child_of_fork_is_refused_and_the_parent_goes_on(store: logstore.Store) -> None:
