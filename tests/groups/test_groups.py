@@ -477,3 +477,52 @@ def test_a_reader_sees_groups_and_changes_nothing(
         assert committed(reader, 0, group="other") == [5]
         assert reader.groups.describe("other").offsets[0].lag == 5
     assert not (copy / "live").exists()
+
+
+# Topics that change -------------------------------------------------------------------------
+
+
+def test_partitions_that_are_added_are_assigned(store: logstore.Store) -> None:
+    one = join(store, assignor="cooperative-sticky")
+    settle(one)
+    store.add_partitions("orders", 6)
+    assert settle(one) == [Rebalance(frozenset(), places(4, 5))]
+    store.groups.commit(GROUP, at({5: 0}), membership=one)
+
+
+def test_a_deleted_topic_is_lost_and_a_new_one_of_its_name_begins_anew(
+    store: logstore.Store, clock: Clock
+) -> None:
+    other = another(store, clock)
+    one, two = (
+        join(store, assignor="cooperative-sticky"),
+        join(other, assignor="cooperative-sticky"),
+    )
+    settle(one, two)
+    had = {one: one.assignment, two: two.assignment}
+    store.groups.commit(GROUP, {p: OffsetAndMetadata(9) for p in had[one]}, membership=one)
+    store.delete_topic("orders")
+    for member, assignment in had.items():
+        assert member.poll() == Rebalance(assignment, frozenset(), lost=True)
+    assert settle(one, two) == []
+    make_topic(store, each=2)
+    settle(one, two)
+    assert one.assignment | two.assignment == ALL
+    assert committed(store, 0, 1, 2, 3) == [None] * 4
+    other.close()
+
+
+def test_a_member_that_has_not_looked_does_not_commit_for_another_topic_of_the_same_name(
+    store: logstore.Store,
+) -> None:
+    one = join(store)
+    settle(one)
+    store.delete_topic("orders")
+    make_topic(store, each=2)
+    with pytest.raises(IllegalGenerationError, match="another one"):
+        store.groups.commit(GROUP, at({0: 9}), membership=one)
+    assert settle(one) == [
+        Rebalance(ALL, frozenset(), lost=True),
+        Rebalance(frozenset(), ALL),
+    ]
+    assert committed(store, 0) == [None]
