@@ -15,6 +15,7 @@ from logstore.cli.append import append
 from logstore.cli.backup import backup, restore
 from logstore.cli.check import check
 from logstore.cli.dump import dump
+from logstore.cli.group import group
 from logstore.cli.maintain import compact, retain
 from logstore.cli.options import SETTINGS, Settings
 from logstore.cli.output import FAILED, INTERRUPTED, WRONG_USE, complain, silence
@@ -130,5 +131,5 @@ def main(ctx: click.Context, store: str | None) -> None:
 
 _MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
 
-for _command in (append, read, dump, check, topic, *_MAINTENANCE):
+for _command in (append, read, dump, check, topic, group, *_MAINTENANCE):
     main.add_command(_command)

@@ -19,6 +19,10 @@ class Clock(Protocol):
         """Seconds of a clock that never goes back; only differences mean anything."""
         ...
 
+    def boottime_ms(self) -> int:
+        """Milliseconds since the machine's start, sleep included, the same for all processes."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         ...
@@ -35,6 +39,14 @@ class SystemClock:
         """Seconds of a clock that never goes back; only differences mean anything."""
         return time.monotonic()
 
+    def boottime_ms(self) -> int:
+        """Milliseconds since the machine's start, sleep included, the same for all processes."""
+        return time.clock_gettime_ns(_BOOTTIME) // 1_000_000
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         time.sleep(seconds)
+
+
+# Off Linux the next best: a clock that may stand still while the machine sleeps.
+_BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", 1))

@@ -44,13 +44,16 @@ busy = threading.RLock()
 class Environment:
     """An open environment, shared by its users."""
 
-    def __init__(self, directory: str, key: tuple[int, int], read_only: bool) -> None:
+    def __init__(
+        self, directory: str, key: tuple[int, int], read_only: bool, *, sync: bool = True
+    ) -> None:
         self.directory = directory
         self.key = key
         """Device and inode of the directory."""
         self.read_only = read_only
         self.users = 0
-        self.handle = _open(directory, read_only)
+        self._sync = sync
+        self.handle = _open(directory, read_only, sync)
         """LMDB's own; replaced when somebody wants to write to what was only read."""
 
     @contextlib.contextmanager
@@ -64,6 +67,12 @@ class Environment:
         with busy, _errors(self.directory):
             self.handle.copy(directory)
 
+    def check_readers(self) -> None:
+        """Give back the slots of readers that were killed: what they were looking at is kept for
+        them, and the file grows."""
+        with busy, _errors(self.directory):
+            self.handle.reader_check()
+
     def last_transaction(self) -> int:
         """The number of the last transaction that was committed, by any process."""
         with busy:
@@ -74,9 +83,9 @@ class Environment:
         if self.read_only:
             self.handle.close()
             try:
-                self.handle = _open(self.directory, False)
+                self.handle = _open(self.directory, False, self._sync)
             except BaseException:
-                self.handle = _open(self.directory, True)
+                self.handle = _open(self.directory, True, self._sync)
                 raise
             self.read_only = False
 
@@ -114,33 +123,34 @@ def in_use(directory: str) -> bool:
     return False
 
 
-def open_environment(directory: str, *, read_only: bool) -> Environment | None:
+def open_environment(directory: str, *, read_only: bool, sync: bool = True) -> Environment | None:
     """The environment in a directory, made if it is not there; with ``read_only`` it is not made,
-    and None says so. Each caller closes it once."""
+    and None says so. Each caller closes it once. Without ``sync`` a commit survives the end of the
+    process, and not a power cut, which may even leave the file torn."""
     with busy:
         if read_only:
             # One that somebody is just making begins as an empty file.
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(os.path.join(directory, _DATA_FILE)).st_size:
-                    return _share(directory, read_only=True)
+                    return _share(directory, read_only=True, sync=sync)
             return None
         DiskFiles().make_directory(directory)
-        return _share(directory, read_only=False)
+        return _share(directory, read_only=False, sync=sync)
 
 
-def _share(directory: str, *, read_only: bool) -> Environment:
+def _share(directory: str, *, read_only: bool, sync: bool) -> Environment:
     status = os.stat(directory)
     key = (status.st_dev, status.st_ino)
     environment = _environments.get(key)
     if environment is None:
-        environment = _environments[key] = Environment(directory, key, read_only)
+        environment = _environments[key] = Environment(directory, key, read_only, sync=sync)
     elif not read_only:
         environment.allow_writing()
     environment.users += 1
     return environment
 
 
-def _open(directory: str, read_only: bool) -> Any:
+def _open(directory: str, read_only: bool, sync: bool) -> Any:
     # A reader that cannot note itself in the lock file relies on nobody writing there.
     locking = not read_only or os.access(directory, os.W_OK)
     with _errors(directory):
@@ -152,6 +162,7 @@ def _open(directory: str, read_only: bool) -> Any:
             readonly=read_only,
             lock=locking,
             create=not read_only,
+            sync=sync,
         )
         if not read_only:
             handle.reader_check()  # gives back the slots of readers that were killed

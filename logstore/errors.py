@@ -13,7 +13,11 @@ The tree::
     ├── LockTimeoutError                 another process or thread held the partition too long
     ├── ClosedError                      the handle was closed
     ├── ForkedError                      the handle belongs to a parent process
-    └── ReadOnlyError                    the handle was opened for reading only
+    ├── ReadOnlyError                    the handle was opened for reading only
+    ├── UnknownGroupError                no consumer group of that name
+    ├── GroupNotEmptyError               the group has members, and only they may do that
+    ├── FencedMemberError                it is no member of its group any more
+    └── IllegalGenerationError           the member's generation, or its ownership, is over
 """
 
 from __future__ import annotations
@@ -31,8 +35,11 @@ from logstore.segments.errors import (
 __all__ = [
     "ChecksumError",
     "ClosedError",
+    "FencedMemberError",
     "ForkedError",
     "FormatError",
+    "GroupNotEmptyError",
+    "IllegalGenerationError",
     "InvalidInputError",
     "LimitError",
     "LockTimeoutError",
@@ -43,6 +50,7 @@ __all__ = [
     "StoreNotFoundError",
     "TopicExistsError",
     "TruncatedError",
+    "UnknownGroupError",
     "UnknownTopicError",
     "UnsupportedFormatError",
 ]
@@ -94,3 +102,20 @@ class ForkedError(LogstoreError):
 
 class ReadOnlyError(LogstoreError):
     """The handle was opened for reading only."""
+
+
+class UnknownGroupError(LogstoreError):
+    """There is no consumer group of that name."""
+
+
+class GroupNotEmptyError(LogstoreError):
+    """The group has members: only they may commit its offsets, and nobody may take it away."""
+
+
+class FencedMemberError(LogstoreError):
+    """It is no member of its group any more: its session ended or timed out, it left, or another
+    instance of the same static member took its place. What it owned, others may own now."""
+
+
+class IllegalGenerationError(LogstoreError):
+    """The member's generation is over, or the partition is not its own."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from logstore.compaction import CompactionResult
@@ -58,15 +58,18 @@ class Maintenance:
         directory: str,
         partitions: Callable[[], Iterator[contextlib.AbstractContextManager[PartitionLog]]],
         *,
+        chores: Sequence[Callable[[], None]] = (),
         interval: float,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         """``prepare`` is called before each round, also where another process does the round.
         ``partitions`` yields every partition that has files, each as a context manager;
-        ``interval`` is the pause between two rounds in seconds."""
+        ``chores`` are other things to be done in a round; ``interval`` is the pause between two
+        rounds in seconds."""
         self._files = files
         self._lock_path = os.path.join(directory, MAINTENANCE_LOCK)
         self._partitions = partitions
+        self._chores = chores
         self._interval = interval
         self._prepare = prepare
         self._stop = threading.Event()
@@ -107,6 +110,11 @@ class Maintenance:
             lock.close()
 
     def _round(self) -> Iterator[PartitionReport]:
+        for chore in self._chores:
+            try:
+                chore()
+            except (LogstoreError, OSError) as error:
+                _log.warning("maintenance: %s", error)
         for partition in self._partitions():
             if self._stop.is_set():
                 return

@@ -4,6 +4,8 @@ On disk::
 
     store.json                 format version, the store's id
     topics/<name>-<n>/         a partition: Kafka's files, plus `lock` and `state`
+    live/<generation>/         LMDB, unsynced: groups and what they have committed
+    procs/<uuid>               a session: locked while its process lives
     topics/__metadata-0/       the definitions of topics, and all other definitions
     meta/                      LMDB: the same, to look things up in
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
@@ -32,6 +35,7 @@ from logstore.errors import (
     StoreNotFoundError,
     UnsupportedFormatError,
 )
+from logstore.groups.groups import Groups
 from logstore.maintenance import Maintenance, PartitionReport
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
@@ -94,6 +98,8 @@ class Store:
         self._clock: Clock = clock or SystemClock()
         self._read_only = read_only
         self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._closing = False
         self._closed = False
         self.id = self._identify(create=create and not read_only)
         """The store's id."""
@@ -109,10 +115,21 @@ class Store:
             check_usable=self._check_usable,
             making=self._making,
         )
+        self._groups = Groups(
+            self.path,
+            metadata=self._metadata,
+            topics=self._topics,
+            files=self._files,
+            clock=self._clock,
+            read_only=read_only,
+            check_usable=self._check_usable,
+        )
+        self._topics.on_deletion.append(self._groups.forget_topic)
         self._maintenance = Maintenance(
             self._files,
             self.path,
             self._topics.partitions,
+            chores=[self._groups.maintain],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
         )
@@ -123,9 +140,13 @@ class Store:
 
     def _finish_what_was_begun(self) -> None:
         try:
+            self._groups.recover()
             self._topics.finish_deletions()
         except BaseException:
-            self._metadata.close()
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._metadata.close)
+                stack.callback(self._topics.close)
+                stack.callback(self._groups.close)
             raise
 
     def _identify(self, *, create: bool) -> uuid.UUID:
@@ -283,6 +304,14 @@ class Store:
         self._check_usable()
         self._topics.alter_defaults(set or {}, unset)
 
+    # Groups -----------------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> Groups:
+        """The consumer groups: who reads what, and how far they have come."""
+        self._check_usable()
+        return self._groups
+
     # Maintenance ------------------------------------------------------------------------------
 
     def maintain(self) -> list[PartitionReport] | None:
@@ -301,6 +330,7 @@ class Store:
         self._check_usable()
         if self._read_only:
             raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        self._groups.checkpoint()
         return back_up(
             self.path,
             destination,
@@ -322,13 +352,18 @@ class Store:
 
     def close(self) -> None:
         """Close every partition cleanly, and let go of the store; closing twice is allowed."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        self._closed = True
-        self._maintenance.stop()
+        with self._mutex:
+            if self._closing or os.getpid() != self._pid:
+                return
+            self._closing = True
         with contextlib.ExitStack() as stack:
             stack.callback(self._metadata.close)
             stack.callback(self._topics.close)
+            try:
+                self._maintenance.stop()
+                self._groups.close()  # may have to open logs, for the last checkpoint
+            finally:
+                self._closed = True
 
     def __enter__(self) -> Store:
         return self

@@ -23,6 +23,11 @@ class Tables:
         self._transaction = transaction
         self._opened: dict[str, Any] = {}
 
+    @property
+    def number(self) -> int:
+        """The transaction's number; that of a writing one is larger than all before it."""
+        return 0 if self._transaction is None else int(self._transaction.id())
+
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of ``key``, or None."""
         handle = self._table(table)

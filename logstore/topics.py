@@ -287,14 +287,23 @@ class TopicCatalogue:
         topics = self.all() if topics is None else topics
         for topic in topics:
             for number in range(topic.partition_count):
-                opened = topic.opened(number)
-                if opened is not None:
-                    yield contextlib.nullcontext(opened)
-                elif self._files.is_directory(self._directory(topic, number)):
-                    with contextlib.suppress(UnknownTopicError):  # it was just deleted
-                        yield self._open_partition(topic, number)
+                with contextlib.suppress(UnknownTopicError):  # it was just deleted
+                    lent = self.lend(topic, number)
+                    if lent is not None:
+                        yield lent
         if self._files.is_directory(self._directory(self._topic(METADATA_TOPIC), 0)):
             yield contextlib.nullcontext(self._metadata.log)
+
+    def lend(
+        self, topic: Topic, number: int
+    ) -> contextlib.AbstractContextManager[PartitionLog] | None:
+        """A partition that has files, for the moment; None for one that has none."""
+        opened = topic.opened(number)
+        if opened is not None:
+            return contextlib.nullcontext(opened)
+        if self._files.is_directory(self._directory(topic, number)):
+            return self._open_partition(topic, number)
+        return None
 
     def _open_partition(self, topic: Topic, number: int) -> PartitionLog:
         self._check_usable()

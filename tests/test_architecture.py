@@ -42,6 +42,19 @@ FORBIDDEN = {
 }
 ALLOWED = {"segments": ("logstore.segments",), "logstore": (), "cli": ()}
 
+# Modules that decide and do not act, and what they may import.
+PURE = ("logstore/groups/assignors.py", "logstore/groups/state.py", "logstore/groups/resets.py")
+PURE_IMPORTS = (
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "typing",
+    "logstore.errors",
+    "logstore.groups.assignors",
+    "logstore.partitions",
+)
+
 # The top-level folders are no packages of their own.
 NOT_PACKAGES = ("segments", "cli")
 
@@ -132,6 +145,13 @@ def test_imports_point_downwards_only(layer: str, path: Path) -> None:
     name, is_package = module_name(layer, path)
     source = path.read_text(encoding="utf-8")
     assert layering_faults(source, layer=layer, module=name, is_package=is_package) == []
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_what_decides_imports_nothing_that_acts(file: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    imported = imported_names(tree, module="logstore.groups.here", is_package=False)
+    assert [name for _, name in imported if not is_under(name, PURE_IMPORTS)] == []
 
 
 @pytest.mark.parametrize(
@@ -233,7 +253,7 @@ def test_no_text_file_names_a_folder_of_somebodys_machine() -> None:
 # --- public names -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("package", ["logstore", "logstore.segments"])
+@pytest.mark.parametrize("package", ["logstore", "logstore.groups", "logstore.segments"])
 def test_every_public_name_is_there_and_listed_once(package: str) -> None:
     module = importlib.import_module(package)
     names = list(module.__all__)

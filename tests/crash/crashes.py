@@ -72,6 +72,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.ms / 1000
 
+    def boottime_ms(self) -> int:
+        return self.ms
+
     def sleep(self, seconds: float) -> None:
         self.ms += max(1, int(seconds * 1000))
 

@@ -151,6 +151,9 @@ class StillClock:
     def monotonic(self) -> float:
         return self.seconds
 
+    def boottime_ms(self) -> int:
+        return int(self.seconds * 1000)
+
     def sleep(self, seconds: float) -> None:
         self.seconds += max(seconds, 0.0001)
 
