@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from logstore.backup import BackupResult
 from logstore.config import LogConfig
+from logstore.consumer import Consumer
 from logstore.describe import TopicDescription
 from logstore.errors import (
     ChecksumError,
@@ -28,6 +29,7 @@ from logstore.errors import (
     LimitError,
     LockTimeoutError,
     LogstoreError,
+    NoOffsetError,
     OffsetOutOfRangeError,
     PoisonedError,
     ReadOnlyError,
@@ -38,6 +40,7 @@ from logstore.errors import (
     UnknownTopicError,
     UnsupportedFormatError,
 )
+from logstore.fetcher import ConsumerRecord
 from logstore.groups.membership import Membership, Rebalance
 from logstore.groups.resets import OffsetReset
 from logstore.log import Appended, LogView, PartitionLog
@@ -49,6 +52,7 @@ from logstore.segments.record import Record
 from logstore.snapshots import restore
 from logstore.store import Store
 from logstore.store import open_store as open
+from logstore.subscription import RebalanceListener
 from logstore.topic import Topic
 
 __version__ = "0.1.0"
@@ -60,6 +64,8 @@ __all__ = [
     "ChecksumError",
     "ClosedError",
     "Codec",
+    "Consumer",
+    "ConsumerRecord",
     "FencedMemberError",
     "Fetch",
     "ForkedError",
@@ -73,6 +79,7 @@ __all__ = [
     "LogView",
     "LogstoreError",
     "Membership",
+    "NoOffsetError",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
     "OffsetReset",
@@ -80,6 +87,7 @@ __all__ = [
     "PoisonedError",
     "ReadOnlyError",
     "Rebalance",
+    "RebalanceListener",
     "Record",
     "Store",
     "StoreNotFoundError",

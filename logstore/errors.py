@@ -9,6 +9,7 @@ The tree::
     ├── UnknownTopicError                no topic (or partition) of that name
     ├── TopicExistsError                 a topic of that name with other arguments
     ├── OffsetOutOfRangeError            an offset that the log does not hold; names those it does
+    ├── NoOffsetError                    nothing says where a consumer is to begin
     ├── PoisonedError                    an earlier sync failed; nothing may be written
     ├── LockTimeoutError                 another process or thread held the partition too long
     ├── ClosedError                      the handle was closed
@@ -44,6 +45,7 @@ __all__ = [
     "LimitError",
     "LockTimeoutError",
     "LogstoreError",
+    "NoOffsetError",
     "OffsetOutOfRangeError",
     "PoisonedError",
     "ReadOnlyError",
@@ -81,6 +83,10 @@ class OffsetOutOfRangeError(LogstoreError):
         self.offset = offset
         self.log_start_offset = start
         self.log_end_offset = end
+
+
+class NoOffsetError(LogstoreError):
+    """A group has committed no offset for a partition, and ``auto_offset_reset`` is ``none``."""
 
 
 class PoisonedError(LogstoreError):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,8 @@ from typing import Any
 
 from logstore.backup import BackupResult, back_up
 from logstore.clock import Clock, SystemClock
+from logstore.consumer import Consumer
+from logstore.consumer_config import ConsumerConfig
 from logstore.describe import TopicDescription, describe
 from logstore.errors import (
     ClosedError,
@@ -39,6 +42,7 @@ from logstore.groups.groups import Groups
 from logstore.maintenance import Maintenance, PartitionReport
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
+from logstore.subscription import RebalanceListener, Topics
 from logstore.topic import Topic
 from logstore.topics import TopicCatalogue
 
@@ -311,6 +315,33 @@ class Store:
         """The consumer groups: who reads what, and how far they have come."""
         self._check_usable()
         return self._groups
+
+    # Consumers --------------------------------------------------------------------------------
+
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        listener: RebalanceListener | None = None,
+        **options: Any,
+    ) -> Consumer:
+        """A consumer, subscribed to ``topics`` or to those whose whole name matches ``pattern``.
+
+        Without either, call its ``subscribe`` or ``assign``. ``options`` are the fields of
+        :class:`ConsumerConfig`, ``group`` first among them. Raises UnknownTopicError,
+        InvalidInputError.
+        """
+        self._check_usable()
+        consumer = Consumer(
+            Topics(self._topics),
+            None if self._read_only else self._groups,
+            ConsumerConfig.from_options(options),
+            files=self._files,
+            clock=self._clock,
+        )
+        if topics or pattern is not None:
+            consumer.subscribe(topics, pattern=pattern, listener=listener)
+        return consumer
 
     # Maintenance ------------------------------------------------------------------------------
 

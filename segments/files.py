@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from logstore.segments.notify import watch_directory
+from logstore.segments.notify import watch_directories
 
 try:
     import fcntl
@@ -178,8 +178,8 @@ class Files(Protocol):
         """A lock on a file, made if it is not there."""
         ...
 
-    def watch(self, path: str) -> Watch | None:
-        """A watch on a directory; None where there is none to be had, and polling has to do."""
+    def watch(self, *paths: str) -> Watch | None:
+        """One watch on directories; None where there is none to be had, and polling has to do."""
         ...
 
     def boot_id(self) -> str:
@@ -265,9 +265,9 @@ class DiskFiles:
         """A lock on a file, made if it is not there."""
         return _DiskLock(path)
 
-    def watch(self, path: str) -> Watch | None:
-        """A watch on a directory; None where there is none to be had, and polling has to do."""
-        return watch_directory(path)
+    def watch(self, *paths: str) -> Watch | None:
+        """One watch on directories; None where there is none to be had, and polling has to do."""
+        return watch_directories(*paths)
 
     def boot_id(self) -> str:
         """What changes when the machine restarts, and what is unsynced is lost."""

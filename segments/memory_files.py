@@ -193,7 +193,7 @@ class MemoryFiles:
         """A lock on a file, made if it is not there."""
         return _MemoryLock(self, self._inode(path, create=True))
 
-    def watch(self, path: str) -> Watch | None:
+    def watch(self, *paths: str) -> Watch | None:
         """None: whoever waits here polls, by a clock of its own."""
         return None
 

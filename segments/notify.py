@@ -12,7 +12,7 @@ import os
 import select
 import sys
 
-__all__ = ["DirectoryWatch", "watch_directory"]
+__all__ = ["DirectoryWatch", "watch_directories"]
 
 # Source: inotify(7), and the kernel's include/uapi/linux/inotify.h.
 _IN_MODIFY = 0x002
@@ -24,7 +24,8 @@ _BUFFER_BYTES = 64 << 10
 
 
 class DirectoryWatch:
-    """Says when a file in a directory was written, made or renamed. For one thread at a time."""
+    """Says when a file in one of some directories was written, made or renamed. For one thread at
+    a time."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -50,8 +51,8 @@ class DirectoryWatch:
         self.close()
 
 
-def watch_directory(path: str) -> DirectoryWatch | None:
-    """A watch on a directory; None where there is no inotify, or no watch left to be had."""
+def watch_directories(*paths: str) -> DirectoryWatch | None:
+    """One watch on all of ``paths``; None where there is no inotify, or no watch left to be had."""
     if sys.platform != "linux":
         return None
     try:
@@ -61,7 +62,8 @@ def watch_directory(path: str) -> DirectoryWatch | None:
         return None
     if descriptor < 0:
         return None
-    if libc.inotify_add_watch(descriptor, os.fsencode(path), _MASK) < 0:
-        os.close(descriptor)
-        return None
+    for path in paths:
+        if libc.inotify_add_watch(descriptor, os.fsencode(path), _MASK) < 0:
+            os.close(descriptor)
+            return None
     return DirectoryWatch(descriptor)

@@ -234,8 +234,8 @@ class SpyFiles:
         self.note("lock", path)
         return self.disk.lock(path)
 
-    def watch(self, path: str) -> Watch | None:
-        return self.disk.watch(path)
+    def watch(self, *paths: str) -> Watch | None:
+        return self.disk.watch(*paths)
 
     def boot_id(self) -> str:
         return self.boot

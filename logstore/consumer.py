@@ -1,0 +1,472 @@
+"""Reading topics: subscriptions, positions, and the offsets that a group commits.
+
+A consumer is for one thread at a time; only :meth:`Consumer.close` may come from another one, and
+ends whatever wait the consumer is in.
+
+Its *position* in a partition is the offset of the next record that the application gets. What it
+commits are positions: by hand, or every ``auto_commit_interval_ms`` when the application comes for
+more, which says that it is done with what it got before. Records in whose processing an error left
+the ``with`` block are not committed, and are read again.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import TracebackType
+
+from logstore.assigned import AssignedPartitions
+from logstore.clock import Clock
+from logstore.consumer_config import ConsumerConfig
+from logstore.errors import (
+    ClosedError,
+    InvalidInputError,
+    NoOffsetError,
+    OffsetOutOfRangeError,
+)
+from logstore.fetcher import Chunk, ConsumerRecord, Cursor, PartitionsWatch
+from logstore.groups.groups import Groups
+from logstore.groups.membership import Membership, Rebalance
+from logstore.log import PartitionLog
+from logstore.partitions import OffsetAndMetadata, TopicPartition
+from logstore.segments.files import Files
+from logstore.subscription import RebalanceListener, Subscription, Topics
+
+__all__ = ["Consumer", "ConsumerRecord", "RebalanceListener"]
+
+_POLL_SECONDS = 0.05
+"""How often a waiting consumer looks whether its group has changed, or it was closed."""
+_LOOK_AT_TOPICS_SECONDS = 0.25
+_UNKNOWN = -1
+"""The position in a partition that nothing says where to begin in; no log holds it."""
+
+
+class Consumer:
+    """Reads partitions of topics, alone or as a member of a group; see ``Store.consumer``."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        groups: Groups | None,
+        config: ConsumerConfig,
+        *,
+        files: Files,
+        clock: Clock,
+    ) -> None:
+        self._topics = topics
+        self._groups = groups
+        """None in a store that may not be written, where no group can be joined."""
+        self._config = config
+        self._clock = clock
+        self._mutex = threading.RLock()
+        """Held while the consumer is at work, and by whoever closes it."""
+        self._closing = False
+        self._closed = False
+        self._subscription: Subscription | None = None
+        self._membership: Membership | None = None
+        self._ours = AssignedPartitions()
+        self._committed: dict[TopicPartition, int] = {}
+        self._next_commit = clock.monotonic() + config.auto_commit_interval_ms / 1000
+        self._next_look = 0.0
+        self._watch = PartitionsWatch(files, clock)
+
+    # What to read -----------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        topics: str | Iterable[str] = (),
+        *,
+        pattern: str | re.Pattern[str] | None = None,
+        listener: RebalanceListener | None = None,
+    ) -> None:
+        """Read ``topics``, or those whose whole name matches ``pattern``, now and later.
+
+        In a group its members share the partitions; without one this consumer reads them all.
+        Replaces an earlier subscription. Raises UnknownTopicError, InvalidInputError.
+        """
+        with self._at_work():
+            subscription = Subscription(self._topics, topics, pattern, listener)
+            self._unsubscribe()
+            config = self._config
+            if config.group is not None:
+                self._membership = self._in_group().join(
+                    config.group,
+                    topics=subscription.topics,
+                    assignor=config.partition_assignment_strategy,
+                    session_timeout_ms=config.session_timeout_ms,
+                    heartbeat_interval_ms=config.heartbeat_interval_ms,
+                    max_poll_interval_ms=config.max_poll_interval_ms,
+                    group_instance_id=config.group_instance_id,
+                    client_id=config.client_id,
+                )
+            self._subscription = subscription
+            self._next_look = 0.0
+
+    def assign(self, partitions: Iterable[TopicPartition | tuple[str, int]]) -> None:
+        """Read exactly these partitions, whatever a group's other members do.
+
+        Replaces an earlier subscription or assignment; positions in partitions that stay are
+        kept. Raises UnknownTopicError.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        with self._at_work():
+            for partition in wanted:
+                self._topics.log(partition)
+            if self._subscription is not None:
+                self._unsubscribe()
+            self._auto_commit()
+            self._give_up(set(self._ours).difference(wanted))
+            self._take_over(wanted)
+
+    def unsubscribe(self) -> None:
+        """Give up all partitions, and leave the group."""
+        with self._at_work():
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        self._auto_commit()
+        self._tell_that_all_go()
+        self._give_up(set(self._ours))
+        self._subscription = None
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            membership.close()
+
+    def _tell_that_all_go(self) -> None:
+        if self._ours and self._membership is not None and self._subscription is not None:
+            self._subscription.listener.on_partitions_revoked(frozenset(self._ours))
+
+    @property
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that are read at present."""
+        return frozenset(self._ours)
+
+    @property
+    def membership(self) -> Membership | None:
+        """The place in the group, once it was joined."""
+        return self._membership
+
+    def _take_over(self, partitions: Iterable[TopicPartition]) -> None:
+        new = [partition for partition in partitions if partition not in self._ours]
+        committed = self._committed_offsets(new)
+        config = self._config
+        fetch_bytes = min(config.max_partition_fetch_bytes, config.fetch_max_bytes)
+        for partition in new:
+            log = self._topics.log(partition)
+            cursor = Cursor(partition, log, _UNKNOWN, fetch_bytes)
+            found = committed.get(partition)
+            if found is not None:
+                cursor.seek(found.offset)
+                self._committed[partition] = found.offset
+            elif config.auto_offset_reset != "none":
+                cursor.seek(self._reset_offset(log))
+            self._ours.add(cursor)
+
+    def _give_up(self, partitions: Collection[TopicPartition]) -> None:
+        self._ours.remove(partitions)
+        for partition in partitions:
+            self._committed.pop(partition, None)
+
+    def _committed_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:
+        if self._config.group is None or not partitions:
+            return {}
+        return self._in_group().committed(self._config.group, partitions)
+
+    def _in_group(self) -> Groups:
+        if self._config.group is None:
+            raise InvalidInputError("this consumer has no group: name one when you make it")
+        if self._groups is None:
+            raise InvalidInputError("the store was opened for reading only: groups need more")
+        return self._groups
+
+    def _reset_offset(self, log: PartitionLog) -> int:
+        earliest = self._config.auto_offset_reset == "earliest"
+        return log.log_start_offset if earliest else log.log_end_offset
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def poll(
+        self, max_records: int | None = None, timeout: float | None = 0.0
+    ) -> list[ConsumerRecord]:
+        """Up to ``max_records`` (``max_poll_records``) records, each partition's in order.
+
+        Waits up to ``timeout`` seconds (None: for ever) for the first one. Says that what earlier
+        calls returned is done. Raises what the log raises for damage, OffsetOutOfRangeError and
+        NoOffsetError with ``auto_offset_reset="none"``, ClosedError.
+        """
+        most = self._config.max_poll_records if max_records is None else max_records
+        if most < 1:
+            raise InvalidInputError(f"max_records={most} is out of bounds: at least 1")
+        records: list[ConsumerRecord] = []
+        with self._at_work():
+            self._ours.give_back()
+            chunk = self._wait_for_chunk(most, timeout)
+            while chunk is not None:
+                self._ours.returned(chunk)
+                records += chunk.records
+                left = most - len(records)
+                chunk = self._ours.next_chunk(left, self._out_of_range) if left else None
+        return records
+
+    def __iter__(self) -> Iterator[ConsumerRecord]:
+        """The records, one by one; waits for more for ever, or ``consumer_timeout_ms`` long."""
+        milliseconds = self._config.consumer_timeout_ms
+        timeout = None if milliseconds < 0 else milliseconds / 1000
+        most = self._config.max_poll_records
+        while True:
+            with self._at_work():
+                chunk = self._wait_for_chunk(most, timeout)
+                self._ours.hand_out(chunk)
+            if chunk is None:
+                return
+            yield from chunk.iterator
+
+    def _wait_for_chunk(self, most: int, timeout: float | None) -> Chunk | None:
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        self._ours.hand_out(None)
+        while True:
+            self._follow_changes()
+            if self._clock.monotonic() >= self._next_commit:
+                self._auto_commit()
+            chunk = self._ours.next_chunk(most, self._out_of_range)
+            if chunk is not None:
+                return chunk
+            left = _POLL_SECONDS if deadline is None else deadline - self._clock.monotonic()
+            if left <= 0:
+                return None
+            active = [cursor for cursor in self._ours.cursors() if not cursor.paused]
+            self._watch.wait(active, min(left, _POLL_SECONDS))
+            self._check_usable()
+
+    def _out_of_range(self, cursor: Cursor, error: OffsetOutOfRangeError) -> None:
+        if self._config.auto_offset_reset != "none":
+            cursor.seek(self._reset_offset(cursor.log))
+        elif cursor.position == _UNKNOWN:
+            topic, partition = cursor.partition
+            raise NoOffsetError(
+                f"group {self._config.group!r} has committed no offset for partition {partition} "
+                f"of {topic!r}, and auto_offset_reset is 'none': seek, or reset the group's offsets"
+            ) from None
+        else:
+            raise error
+
+    # Groups and topics that change -------------------------------------------------------------
+
+    def _follow_changes(self) -> None:
+        subscription = self._subscription
+        if subscription is None:
+            return
+        if self._membership is not None:
+            while (rebalance := self._membership.poll()) is not None:
+                self._rebalance(self._membership, subscription.listener, rebalance)
+        elif self._clock.monotonic() >= self._next_look:
+            # Without a group every partition is ours, those that are added later included.
+            self._next_look = self._clock.monotonic() + _LOOK_AT_TOPICS_SECONDS
+            wanted = subscription.partitions()
+            if set(self._ours) != set(wanted):
+                self._give_up(set(self._ours).difference(wanted))
+                self._take_over(wanted)
+
+    def _rebalance(
+        self, membership: Membership, listener: RebalanceListener, rebalance: Rebalance
+    ) -> None:
+        if rebalance.revoke:
+            if rebalance.lost:
+                listener.on_partitions_lost(rebalance.revoke)
+            else:
+                self._auto_commit()
+                listener.on_partitions_revoked(rebalance.revoke)
+            self._give_up(rebalance.revoke)
+            if not rebalance.lost:
+                membership.revoked(rebalance.revoke)
+        if rebalance.assigned:
+            self._take_over(sorted(rebalance.assigned))
+            listener.on_partitions_assigned(rebalance.assigned)
+
+    # Positions --------------------------------------------------------------------------------
+
+    def position(self, partition: TopicPartition | tuple[str, int]) -> int:
+        """The offset of the next record that the application gets from a partition of ours."""
+        return self._ours.position(partition)
+
+    def seek(self, partition: TopicPartition | tuple[str, int], offset: int) -> None:
+        """Go on at ``offset``; where the log does not hold it, ``auto_offset_reset`` says what
+        happens when it is read."""
+        if not isinstance(offset, int) or offset < 0:
+            raise InvalidInputError(f"offset {offset!r} is out of bounds: at least 0")
+        with self._at_work():
+            cursor = self._ours.cursor(partition)
+            self._ours.give_back(cursor.partition)
+            cursor.seek(offset)
+
+    def seek_to_beginning(self, *partitions: TopicPartition | tuple[str, int]) -> None:
+        """Go on at the first record of ``partitions``, or of all that are ours."""
+        for partition in partitions or tuple(self._ours):
+            self.seek(partition, self._ours.cursor(partition).log.log_start_offset)
+
+    def seek_to_end(self, *partitions: TopicPartition | tuple[str, int]) -> None:
+        """Go on behind the last record of ``partitions``, or of all that are ours."""
+        for partition in partitions or tuple(self._ours):
+            self.seek(partition, self._ours.cursor(partition).log.log_end_offset)
+
+    def pause(self, *partitions: TopicPartition | tuple[str, int]) -> None:
+        """Read nothing from these partitions until :meth:`resume`; they stay ours."""
+        with self._at_work():
+            for partition in partitions:
+                cursor = self._ours.cursor(partition)
+                self._ours.give_back(cursor.partition)
+                cursor.paused = True
+
+    def resume(self, *partitions: TopicPartition | tuple[str, int]) -> None:
+        """Read from these partitions again."""
+        for partition in partitions:
+            self._ours.cursor(partition).paused = False
+
+    @property
+    def paused(self) -> frozenset[TopicPartition]:
+        """The partitions that are paused."""
+        return frozenset(cursor.partition for cursor in self._ours.cursors() if cursor.paused)
+
+    def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int | None]:
+        """For each partition the offset of its first record that is not older than a timestamp
+        (milliseconds); None where there is none."""
+        offsets: dict[TopicPartition, int | None] = {}
+        for key, timestamp in timestamps.items():
+            partition = TopicPartition(*key)
+            found = self._topics.log(partition).offset_for_time(timestamp)
+            offsets[partition] = None if found is None else found[0]
+        return offsets
+
+    def beginning_offsets(
+        self, partitions: Iterable[TopicPartition | tuple[str, int]]
+    ) -> dict[TopicPartition, int]:
+        """The first offset of each partition."""
+        return {
+            partition: self._topics.log(partition).log_start_offset
+            for partition in (TopicPartition(*key) for key in partitions)
+        }
+
+    def end_offsets(
+        self, partitions: Iterable[TopicPartition | tuple[str, int]]
+    ) -> dict[TopicPartition, int]:
+        """For each partition the offset that its next record will get."""
+        return {
+            partition: self._topics.log(partition).log_end_offset
+            for partition in (TopicPartition(*key) for key in partitions)
+        }
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """For each partition of ours how far its end is ahead of the position, in offsets."""
+        return {
+            cursor.partition: max(cursor.log.log_end_offset - self.position(cursor.partition), 0)
+            for cursor in self._ours.cursors()
+        }
+
+    # Committing -------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        offsets: Mapping[TopicPartition, int | OffsetAndMetadata] | None = None,
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Commit the positions, or ``offsets`` (where to go on reading, perhaps with a note).
+
+        Survives the process when it returns; with ``durable`` a power cut, too. Raises
+        FencedMemberError or IllegalGenerationError when the partition is another member's by now.
+        """
+        with self._at_work():
+            groups = self._in_group()
+            if offsets is None:
+                wanted = {key: OffsetAndMetadata(self.position(key)) for key in self._ours}
+            else:
+                wanted = {TopicPartition(*key): _noted(value) for key, value in offsets.items()}
+            self._commit(groups, wanted, durable=durable)
+
+    def committed(
+        self, *partitions: TopicPartition | tuple[str, int]
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """What the group has committed for ``partitions``, or for all that are ours."""
+        keys = [TopicPartition(*key) for key in partitions] or list(self._ours)
+        found = self._committed_offsets(keys)
+        return {key: found.get(key) for key in keys}
+
+    def _commit(
+        self,
+        groups: Groups,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        *,
+        durable: bool = False,
+    ) -> None:
+        known = {key: value for key, value in offsets.items() if value.offset != _UNKNOWN}
+        if known and self._config.group is not None:
+            groups.commit(self._config.group, known, membership=self._membership, durable=durable)
+            self._committed.update((key, value.offset) for key, value in known.items())
+
+    def _auto_commit(self, *, failed: bool = False) -> None:
+        """Commit the positions that have moved; with ``failed`` without what the application got
+        last, which it may not have dealt with."""
+        config = self._config
+        self._next_commit = self._clock.monotonic() + config.auto_commit_interval_ms / 1000
+        if config.group is None or not config.enable_auto_commit or self._groups is None:
+            return
+        offsets = {}
+        for partition in self._ours:
+            offset = self._ours.done(partition) if failed else self._ours.position(partition)
+            if offset != self._committed.get(partition):
+                offsets[partition] = OffsetAndMetadata(offset)
+        self._commit(self._groups, offsets)
+
+    # Life -------------------------------------------------------------------------------------
+
+    def _at_work(self) -> threading.RLock:
+        self._check_usable()
+        return self._mutex
+
+    def _check_usable(self) -> None:
+        if self._closing:
+            raise ClosedError("the consumer was closed")
+
+    def close(self, *, commit: bool = True) -> None:
+        """Commit (where that is automatic), leave the group, let go; closing twice is allowed."""
+        self._close(commit=commit, failed=False)
+
+    def _close(self, *, commit: bool, failed: bool) -> None:
+        self._closing = True
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if commit:
+                    self._auto_commit(failed=failed)
+                self._tell_that_all_go()
+            finally:
+                self._ours.remove(set(self._ours))
+                membership, self._membership = self._membership, None
+                if membership is not None:
+                    membership.close()
+                self._watch.close()
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close(commit=True, failed=error is not None)
+
+
+def _noted(value: int | OffsetAndMetadata) -> OffsetAndMetadata:
+    noted = OffsetAndMetadata(value) if isinstance(value, int) else OffsetAndMetadata(*value)
+    if noted.offset < 0:
+        raise InvalidInputError(f"offset {noted.offset} is out of bounds: at least 0")
+    return noted

@@ -1,0 +1,217 @@
+"""What a consumer reads from: a cursor for each of its partitions, and a wait over all of them.
+
+A cursor reads whole batches in large pieces, checks and decodes one of them at a time, and hands
+out its records. Its position is the offset of the next record that it has not handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from operator import length_hint
+from typing import NamedTuple
+
+from logstore.clock import Clock
+from logstore.errors import OffsetOutOfRangeError
+from logstore.log import PartitionLog
+from logstore.partitions import TopicPartition
+from logstore.segments.batch import Batch
+from logstore.segments.files import Files, Watch
+from logstore.segments.record import Header
+
+__all__ = ["Chunk", "ConsumerRecord", "Cursor", "PartitionsWatch"]
+
+_SHORTEST_PAUSE = 0.0005
+_LONGEST_PAUSE = 0.01
+_PUBLISHING_SECONDS = 0.002
+"""A write wakes the sleeper microseconds before its end is published; see ``Observer``."""
+
+
+class ConsumerRecord(NamedTuple):
+    """A record, and where it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    """Milliseconds since 1970-01-01 UTC; -1 where the record has none."""
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+_new_record = partial(tuple.__new__, ConsumerRecord)
+"""``ConsumerRecord._make`` without its Python frame."""
+
+
+class Chunk:
+    """Records of one batch, on their way to the application.
+
+    How far the application has come is what their iterator has left; so handing out a record
+    costs nothing but the iterator's own step.
+    """
+
+    __slots__ = ("cursor", "iterator", "next_offset", "records")
+
+    def __init__(self, cursor: Cursor, records: list[ConsumerRecord], next_offset: int) -> None:
+        self.cursor = cursor
+        self.records = records
+        self.iterator = iter(records)
+        self.next_offset = next_offset
+        """Where reading goes on behind the last of them."""
+
+    def position(self, *, without_last: bool = False) -> int:
+        """The offset behind the last record that the iterator gave; with ``without_last`` that
+        one's own."""
+        taken = len(self.records) - length_hint(self.iterator)
+        if without_last and taken:
+            taken -= 1
+        return self.records[taken].offset if taken < len(self.records) else self.next_offset
+
+    def drop(self) -> None:
+        """Let the iterator end where it is."""
+        self.records.clear()
+
+
+class Cursor:
+    """How far one partition was read. For one thread at a time."""
+
+    __slots__ = (
+        "_batches",
+        "_fetch_bytes",
+        "_prefix",
+        "_rest",
+        "_rest_end",
+        "log",
+        "partition",
+        "paused",
+        "position",
+    )
+
+    def __init__(
+        self, partition: TopicPartition, log: PartitionLog, position: int, fetch_bytes: int
+    ) -> None:
+        """``fetch_bytes``: about how much is read at once; a batch is always read whole."""
+        self.partition = partition
+        self.log = log
+        self.position = position
+        """The offset of the next record to hand out."""
+        self.paused = False
+        self._fetch_bytes = fetch_bytes
+        self._prefix = tuple(partition)
+        self._batches: Iterator[Batch] = iter(())
+        """What was read and not yet decoded."""
+        self._rest: list[ConsumerRecord] = []
+        """Records of the last batch that were too many for the caller."""
+        self._rest_end = 0
+
+    def seek(self, offset: int) -> None:
+        """Go on at ``offset``, and forget what was read ahead."""
+        self.position = offset
+        self._batches = iter(())
+        self._rest = []
+
+    def has_more(self) -> bool:
+        """Whether something stands behind the position; the log's start may have passed it."""
+        return bool(self._rest) or self.log.log_end_offset > self.position
+
+    def lag(self) -> int:
+        """How many offsets lie between the position and the log's end."""
+        return max(self.log.log_end_offset - self.position, 0)
+
+    def take(self, most: int) -> Chunk | None:
+        """Up to ``most`` records, all of one batch; None at the end of the log.
+
+        Moves the position behind them. Raises OffsetOutOfRangeError where the log does not hold
+        the position, FormatError where it is damaged.
+        """
+        if not self._rest and not self._read_batch():
+            return None
+        records = self._rest
+        if len(records) > most:
+            self._rest = records[most:]
+            records = records[:most]
+            chunk = Chunk(self, records, self._rest[0].offset)
+        else:
+            self._rest = []
+            chunk = Chunk(self, records, self._rest_end)
+        self.position = chunk.next_offset
+        return chunk
+
+    def _read_batch(self) -> bool:
+        """Decode the next batch that holds records; False at the end of the log."""
+        prefix = self._prefix
+        while True:
+            for batch in self._batches:
+                header = batch.header
+                position = self.position
+                if header.next_offset <= position:
+                    continue
+                if not header.control:
+                    found = batch.records()
+                    if header.base_offset < position:
+                        found = [record for record in found if record.offset >= position]
+                    if found:
+                        self._rest = list(map(_new_record, [prefix + row for row in found]))
+                        self._rest_end = header.next_offset
+                        return True
+                self.position = header.next_offset
+            try:
+                fetch = self.log.read(self.position, max_bytes=self._fetch_bytes)
+            except OffsetOutOfRangeError:
+                self._batches = iter(())
+                raise
+            if not fetch.data:
+                # Compaction may have left nothing between here and the end.
+                self.position = max(self.position, fetch.high_watermark)
+                return False
+            self._batches = fetch.batches()
+
+
+class PartitionsWatch:
+    """Waits until one of several partitions has more to read. For one thread at a time."""
+
+    def __init__(self, files: Files, clock: Clock) -> None:
+        self._files = files
+        self._clock = clock
+        self._directories: tuple[str, ...] = ()
+        """What ``_watch`` watches."""
+        self._watch: Watch | None = None
+
+    def wait(self, cursors: Iterable[Cursor], seconds: float) -> None:
+        """Return when one of ``cursors`` has more, or after ``seconds``.
+
+        Everything that may have been written before the call is looked for behind the watch's
+        beginning, so that no record is slept through.
+        """
+        cursors = list(cursors)
+        deadline = self._clock.monotonic() + seconds
+        directories = tuple(cursor.log.directory for cursor in cursors)
+        if directories != self._directories:
+            self.close()
+            self._directories = directories
+            self._watch = self._files.watch(*directories) if directories else None
+        pause = _SHORTEST_PAUSE
+        while not any(cursor.has_more() for cursor in cursors):
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            if self._watch is None:
+                self._clock.sleep(min(pause, left))
+                pause = min(pause * 1.2, _LONGEST_PAUSE)
+            elif self._watch.wait(left):
+                self._await_publishing(cursors)
+
+    def _await_publishing(self, cursors: Sequence[Cursor]) -> None:
+        """A write wakes before the writer has published the new end: give it that moment."""
+        deadline = self._clock.monotonic() + _PUBLISHING_SECONDS
+        while not any(cursor.has_more() for cursor in cursors):
+            if self._clock.monotonic() > deadline:
+                return
+            self._clock.sleep(0.00005)
+
+    def close(self) -> None:
+        """Let go of the watch."""
+        watch, self._watch, self._directories = self._watch, None, ()
+        if watch is not None:
+            watch.close()

@@ -1,0 +1,94 @@
+"""What a consumer subscribes to: topics by name, or all whose names match a pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from logstore.errors import InvalidInputError, UnknownTopicError
+from logstore.log import PartitionLog
+from logstore.partitions import TopicPartition
+from logstore.topics import TopicCatalogue
+
+__all__ = ["RebalanceListener", "Subscription", "Topics"]
+
+
+class RebalanceListener:
+    """Is told when partitions come and go, in the thread that polls; override what you need."""
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """They go to others when this returns: the time to commit what was done."""
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """They have come; seeking in them is allowed."""
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """They went without warning and may be somebody else's: nothing can be committed."""
+        self.on_partitions_revoked(lost)
+
+
+class Topics:
+    """What a consumer asks the store's catalogue."""
+
+    def __init__(self, catalogue: TopicCatalogue) -> None:
+        self._catalogue = catalogue
+
+    def names(self) -> list[str]:
+        """The names of all topics that are not internal."""
+        return list(self._catalogue.definitions())
+
+    def partition_count(self, topic: str) -> int:
+        """Raises UnknownTopicError."""
+        return self._catalogue.get(topic).partition_count
+
+    def log(self, partition: TopicPartition) -> PartitionLog:
+        """Raises UnknownTopicError."""
+        return self._catalogue.get(partition.topic).partition(partition.partition)
+
+
+class Subscription:
+    """Names or a pattern, against the topics that there are at the moment of asking."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        names: str | Iterable[str],
+        pattern: str | re.Pattern[str] | None,
+        listener: RebalanceListener | None,
+    ) -> None:
+        """Raises UnknownTopicError for a name that is not there, InvalidInputError."""
+        self._topics = topics
+        self._names = frozenset((names,) if isinstance(names, str) else names)
+        if bool(self._names) == (pattern is not None):
+            raise InvalidInputError("subscribe to topics by name, or to a pattern")
+        for name in self._names:
+            topics.partition_count(name)
+        self._expression = None if pattern is None else _compiled(pattern)
+        self.listener = listener or RebalanceListener()
+
+    def topics(self) -> frozenset[str]:
+        """The names of the topics."""
+        expression = self._expression
+        if expression is None:
+            return self._names
+        return frozenset(name for name in self._topics.names() if expression.fullmatch(name))
+
+    def partitions(self) -> list[TopicPartition]:
+        """All partitions of the topics; raises UnknownTopicError if one that was named is gone."""
+        found = []
+        for name in sorted(self.topics()):
+            try:
+                count = self._topics.partition_count(name)
+            except UnknownTopicError:
+                if name in self._names:
+                    raise
+                continue
+            found += [TopicPartition(name, number) for number in range(count)]
+        return found
+
+
+def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InvalidInputError(f"{pattern!r} is no regular expression: {error}") from None
