@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,10 +11,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import BATCH_RECORDS, Options, Row, Session, Table, Work, report, scratch_directory
-from harness import workload as records_of
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import logstore
+from bench.harness import (
+    BATCH_RECORDS,
+    Options,
+    Row,
+    Session,
+    Table,
+    Work,
+    report,
+    scratch_directory,
+    steady,
+    workload,
+)
 from logstore import Batch, Record, Store
 from logstore.segments.batch import encode_batch, iter_batches
 
@@ -83,7 +95,7 @@ def decode_all(raw: bytes) -> None:
 def table(options: Options, directory: Path, kind: str, goal: float | None) -> Table:
     """One kind of records."""
     count = options.count(300_000)
-    batches = records_of(kind, count)
+    batches = workload(kind, count)
     raw = b"".join(encode_batch(batch) for batch in batches)
     assert isinstance(next(iter_batches(raw)), Batch)
 
@@ -98,14 +110,10 @@ def table(options: Options, directory: Path, kind: str, goal: float | None) -> T
             Row("the same, in a group that commits", count, on(partial(iterate, group="bench"))),
             Row("poll", count, on(poll)),
             Row("poll and commit every 500 records", count, on(commit_every_batch)),
-            Row("the decoder alone, on bytes in memory", count, _decoder(raw), "A"),
+            Row("the decoder alone, in memory", count, steady(partial(decode_all, raw)), "A"),
             Row("PartitionLog.read().records()", count, on(read_log), "B"),
         ],
     )
-
-
-def _decoder(raw: bytes) -> Session:
-    return lambda: contextlib.nullcontext(partial(decode_all, raw))
 
 
 def tables(directory: Path, options: Options) -> Iterator[Table]:
