@@ -1,0 +1,291 @@
+"""Consumers in groups: sharing partitions, committing, coming back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+import logstore
+from logstore import (
+    Consumer,
+    FencedMemberError,
+    GroupNotEmptyError,
+    IllegalGenerationError,
+    InvalidInputError,
+    NoOffsetError,
+    OffsetAndMetadata,
+    RebalanceListener,
+    Record,
+    Store,
+    TopicPartition,
+    UnknownTopicError,
+)
+
+A0, A1, A2, A3 = (TopicPartition("a", number) for number in range(4))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with logstore.open(tmp_path / "store", maintenance_interval=None) as opened:
+        opened.create_topic("a", partitions=4)
+        yield opened
+
+
+def append(store: Store, *values: str, partition: int = 0, topic: str = "a") -> None:
+    log = store.topic(topic).partition(partition)
+    log.append([Record(value=value.encode()) for value in values], acks=1)
+
+
+def poll_until(condition: Callable[[], bool], *consumers: Consumer) -> None:
+    """Let consumers poll until something has come true; they get no records meanwhile."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, [consumer.assignment for consumer in consumers]
+        for consumer in consumers:
+            assert consumer.poll(timeout=0.01) == []
+
+
+def drain(consumer: Consumer) -> None:
+    """Poll for ever."""
+    while True:
+        consumer.poll(timeout=1)
+
+
+class Events(RebalanceListener):
+    """Notes what happens."""
+
+    def __init__(self, consumer: list[Consumer] | None = None) -> None:
+        self.events: list[tuple[str, set[TopicPartition]]] = []
+        self.commit_with = consumer
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self.events.append(("revoked", set(revoked)))
+        for consumer in self.commit_with or ():
+            consumer.commit()
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self.events.append(("assigned", set(assigned)))
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self.events.append(("lost", set(lost)))
+
+
+@pytest.mark.parametrize("strategy", ["range", "roundrobin", "sticky", "cooperative-sticky"])
+def test_members_share_the_partitions_and_follow_who_comes_and_goes(
+    store: Store, strategy: str
+) -> None:
+    def member() -> Consumer:
+        return store.consumer("a", group="g", partition_assignment_strategy=strategy)
+
+    with member() as first:
+        poll_until(lambda: len(first.assignment) == 4, first)
+        with member() as second:
+            poll_until(lambda: len(first.assignment) == len(second.assignment) == 2, first, second)
+            assert first.assignment.isdisjoint(second.assignment)
+        poll_until(lambda: first.assignment == {A0, A1, A2, A3}, first)
+
+
+def test_a_group_goes_on_where_it_committed(store: Store) -> None:
+    append(store, *"abcdef")
+    with store.consumer("a", group="g", enable_auto_commit=False) as consumer:
+        assert len(consumer.poll(4, timeout=10)) == 4
+        consumer.commit()
+        assert len(consumer.poll(1)) == 1
+        assert consumer.committed(A0) == {A0: OffsetAndMetadata(4)}
+    with store.consumer("a", group="g") as consumer:
+        assert [record.offset for record in consumer.poll(timeout=10)] == [4, 5]
+    with store.consumer("a", group="other") as consumer:
+        assert [record.offset for record in consumer.poll(timeout=10)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_offsets_are_committed_with_a_note_and_survive_a_reopening(
+    store: Store, tmp_path: Path
+) -> None:
+    append(store, *"abc")
+    with store.consumer("a", group="g", enable_auto_commit=False) as consumer:
+        consumer.poll(timeout=10)
+        consumer.commit({A0: OffsetAndMetadata(2, "by hand")}, durable=True)
+        consumer.commit({A1: 0})
+    with logstore.open(store.path, maintenance_interval=None) as again:
+        committed = again.groups.committed("g", [A0, A1, A2])
+    assert committed == {A0: OffsetAndMetadata(2, "by hand"), A1: OffsetAndMetadata(0), A2: None}
+
+
+def test_auto_commit_covers_what_the_application_came_back_from(store: Store) -> None:
+    append(store, *"abcdef")
+    with store.consumer("a", group="g", auto_commit_interval_ms=0) as consumer:
+        consumer.poll(2, timeout=10)
+        assert store.groups.committed("g", [A0])[A0] in (None, OffsetAndMetadata(0))
+        consumer.poll(2)
+        assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(2)}
+    assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(4)}
+
+
+def test_closing_commits_what_a_loop_was_given(store: Store) -> None:
+    append(store, *"abcdef")
+    with store.consumer("a", group="g") as consumer:
+        for record in consumer:
+            if record.offset == 2:
+                break
+    assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(3)}
+
+
+def test_a_record_in_whose_processing_an_error_came_is_not_committed(store: Store) -> None:
+    append(store, *"abcdef")
+
+    def loop() -> None:
+        with store.consumer("a", group="g") as consumer:
+            for record in consumer:
+                if record.offset == 2:
+                    raise RuntimeError("bad record")
+
+    def poll() -> None:
+        with store.consumer("a", group="g") as consumer:
+            assert [record.offset for record in consumer.poll(1, timeout=10)] == [2]
+            assert [record.offset for record in consumer.poll(2)] == [3, 4]
+            raise RuntimeError("bad batch")
+
+    with pytest.raises(RuntimeError, match="bad record"):
+        loop()
+    assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(2)}
+    with pytest.raises(RuntimeError, match="bad batch"):
+        poll()
+    assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(3)}
+
+
+def test_without_auto_commit_nothing_is_committed_by_itself(store: Store) -> None:
+    append(store, "a")
+    with store.consumer("a", group="g", enable_auto_commit=False) as consumer:
+        consumer.poll(timeout=10)
+    with store.consumer("a", group="g2", enable_auto_commit=True) as consumer:
+        consumer.poll(timeout=10)
+        consumer.close(commit=False)
+    assert store.groups.committed("g", [A0]) == {A0: None}
+    assert store.groups.committed("g2", [A0]) == {A0: None}
+
+
+def test_a_listener_may_commit_before_partitions_go_to_another_member(store: Store) -> None:
+    append(store, *"abc")
+    holder: list[Consumer] = []
+    events = Events(holder)
+    first = store.consumer(group="g", enable_auto_commit=False)
+    holder.append(first)
+    first.subscribe("a", listener=events)
+    assert len(first.poll(timeout=10)) == 3
+    with store.consumer("a", group="g") as second:
+        poll_until(lambda: len(second.assignment) == 2, first, second)
+        assert store.groups.committed("g", [A0]) == {A0: OffsetAndMetadata(3)}
+        assert ("revoked", {A0, A1, A2, A3}) in events.events
+        assert events.events[-1] == ("assigned", set(first.assignment))
+    holder.clear()
+    first.close()
+    assert events.events[-1][0] == "revoked"
+
+
+def test_seeking_in_the_listener_decides_where_reading_begins(store: Store) -> None:
+    append(store, *"abcdef")
+
+    class FromThree(RebalanceListener):
+        def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+            if A0 in assigned:
+                consumer.seek(A0, 3)
+
+    with store.consumer(group="g", auto_offset_reset="none") as consumer:
+        consumer.subscribe("a", listener=FromThree())
+        with pytest.raises(NoOffsetError, match="has committed no offset for partition"):
+            drain(consumer)
+        assert consumer.position(A0) in (3, 6)
+
+
+def test_what_a_member_lost_cannot_be_committed(store: Store) -> None:
+    append(store, *"abc")
+    events = Events()
+    slow = store.consumer(group="g", max_poll_interval_ms=100, heartbeat_interval_ms=20)
+    slow.subscribe("a", listener=events)
+    assert len(slow.poll(timeout=10)) == 3
+    with store.consumer("a", group="g") as other:
+        deadline = time.monotonic() + 30
+        while len(other.assignment) < 4:
+            assert time.monotonic() < deadline
+            other.poll(timeout=0.01)
+        with pytest.raises((FencedMemberError, IllegalGenerationError)):
+            slow.commit()
+        assert store.groups.committed("g", [A0])[A0] != OffsetAndMetadata(99)
+        slow.poll(timeout=0.01)
+        assert ("lost", {A0, A1, A2, A3}) in events.events
+    slow.close()
+
+
+def test_a_consumer_with_its_own_assignment_commits_only_while_the_group_has_no_members(
+    store: Store,
+) -> None:
+    append(store, *"abc")
+    with store.consumer(group="g", enable_auto_commit=False) as consumer:
+        consumer.assign([A0])
+        consumer.poll()
+        consumer.commit()
+        with store.consumer("a", group="g") as member:
+            member.poll(timeout=0.1)
+            with pytest.raises(GroupNotEmptyError):
+                consumer.commit()
+
+
+def test_a_pattern_in_a_group_takes_in_new_topics_and_new_ones_only(store: Store) -> None:
+    with store.consumer(pattern="a|new.*", group="g") as consumer:
+        poll_until(lambda: len(consumer.assignment) == 4, consumer)
+        store.create_topic("newer")
+        store.create_topic("old")
+        poll_until(lambda: len(consumer.assignment) == 5, consumer)
+        assert TopicPartition("newer", 0) in consumer.assignment
+
+
+def test_a_static_member_comes_back_to_its_partitions_without_a_rebalance(store: Store) -> None:
+    def member(name: str) -> Consumer:
+        return store.consumer("a", group="g", group_instance_id=name)
+
+    one, two = member("one"), member("two")
+    poll_until(lambda: len(one.assignment) == len(two.assignment) == 2, one, two)
+    before, generation = one.assignment, two.membership and two.membership.generation
+    one.close()
+    with member("one") as back:
+        poll_until(lambda: len(back.assignment) == 2, back)
+        assert back.assignment == before
+        assert two.membership is not None
+        assert two.membership.generation == generation
+    two.close()
+
+
+def test_the_iterator_goes_on_over_a_rebalance(store: Store) -> None:
+    for partition in range(4):
+        append(store, *map(str, range(50)), partition=partition)
+    seen: list[tuple[int, int]] = []
+    with store.consumer("a", group="g", consumer_timeout_ms=300, max_poll_records=10) as first:
+        for record in first:
+            seen.append((record.partition, record.offset))
+            if len(seen) == 25:
+                break
+        with store.consumer("a", group="g", consumer_timeout_ms=300) as second:
+            deadline = time.monotonic() + 30
+            while len(second.assignment) != 2 or len(first.assignment) != 2:
+                assert time.monotonic() < deadline
+                for consumer in (first, second):
+                    seen += [(r.partition, r.offset) for r in consumer.poll(5, timeout=0.01)]
+            seen += [(record.partition, record.offset) for record in first]
+            seen += [(record.partition, record.offset) for record in second]
+    assert sorted(seen) == [(partition, offset) for partition in range(4) for offset in range(50)]
+
+
+def test_wrong_use_of_groups_is_refused(store: Store) -> None:
+    with store.consumer(group="g") as consumer:
+        with pytest.raises(UnknownTopicError):
+            consumer.commit({TopicPartition("b", 0): 1})
+        with pytest.raises(InvalidInputError, match="offset -1 is out of bounds"):
+            consumer.commit({A0: -1})
+    with (
+        logstore.open(store.path, read_only=True) as reader,
+        pytest.raises(InvalidInputError, match="opened for reading only"),
+    ):
+        reader.consumer("a", group="g")
