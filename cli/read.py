@@ -19,6 +19,7 @@ import logstore
 from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
+from logstore.cli.read_group import read_group
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.log import PartitionLog
 from logstore.segments.record import Record
@@ -91,6 +92,12 @@ def parse_time(text: str, now_ms: int) -> Start:
     help="Begin at the first record of TIME or later: 2024-05-01T12:00:00Z (local time without a "
     "zone), milliseconds since 1970, or an age such as 10m, 2h, 1d.",
 )
+@click.option(
+    "--group",
+    metavar="GROUP",
+    help="Read as a member of this consumer group what it has not read yet, and commit what was "
+    "printed; --offset earliest or latest says where a group begins that has never read.",
+)
 @click.option("--max", "limit", type=click.IntRange(min=0), metavar="N", help="Stop after N.")
 @click.option("--follow", is_flag=True, help="At the end, wait for more.")
 @click.option("--json", "as_json", is_flag=True, help="Print each record as a JSON object.")
@@ -109,6 +116,7 @@ def read(
     partition: int | None,
     offset: str | None,
     since: str | None,
+    group: str | None,
     limit: int | None,
     follow: bool,
     as_json: bool,
@@ -123,6 +131,19 @@ def read(
     if as_json and pattern is not None:
         raise click.UsageError("--json and --format exclude each other", ctx)
     formatter = _formatter(ctx, topic, as_json, pattern)
+    if group is not None:
+        if since is not None or partition is not None or start.kind not in ("earliest", "latest"):
+            raise click.UsageError(
+                "with --group, positions are the group's: leave out --partition, --since, and an "
+                "--offset other than earliest and latest",
+                ctx,
+            )
+        try:
+            read_group(store, topic, group, start.kind, formatter, limit, follow=follow)
+        except KeyboardInterrupt:
+            if not follow:
+                raise
+        return
     with logstore.open(store, create=False, read_only=True) as opened:
         cursors = _cursors(opened.topic(topic), partition, start)
         try:

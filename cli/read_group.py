@@ -1,0 +1,58 @@
+"""``logstore read --group``: records that a consumer group has not read yet."""
+
+from __future__ import annotations
+
+import sys
+
+import logstore
+from logstore.cli.formats import Formatter
+from logstore.cli.output import standard_output
+from logstore.consumer import Consumer
+from logstore.segments.record import Record
+
+__all__ = ["read_group"]
+
+_POLL_RECORDS = 500
+_JOINING_SECONDS = 2.0
+"""How long a member that has got nothing waits for partitions to come to it."""
+_SETTLED_SECONDS = 0.2
+
+
+def read_group(
+    store: str,
+    topic: str,
+    group: str,
+    reset: str,
+    formatter: Formatter,
+    limit: int | None,
+    *,
+    follow: bool,
+) -> None:
+    """Print what the group has not read, as one of its members, and commit what was printed.
+
+    A commit comes behind the output: what nobody took from a pipe is read again next time.
+    """
+    with (
+        logstore.open(store, create=False) as opened,
+        opened.consumer(
+            topic, group=group, auto_offset_reset=reset, enable_auto_commit=False
+        ) as consumer,
+    ):
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            printed = _print_some(consumer, formatter, min(left, _POLL_RECORDS), follow=follow)
+            if not printed and not follow:
+                consumer.commit()  # a group that begins at the end has begun there now
+                return
+            left -= printed
+
+
+def _print_some(consumer: Consumer, formatter: Formatter, most: int, *, follow: bool) -> int:
+    seconds = _SETTLED_SECONDS if follow or consumer.assignment else _JOINING_SECONDS
+    records = consumer.poll(most, timeout=seconds)
+    if records:
+        output = standard_output()
+        output.write(b"".join(formatter(r.partition, Record(*r[2:])) for r in records))
+        output.flush()
+        consumer.commit()
+    return len(records)
