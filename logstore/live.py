@@ -171,11 +171,13 @@ class Live:
     def _locked(self) -> Iterator[None]:
         lock = self._lock
         assert lock is not None
-        lock.acquire(self._check_open)
-        try:
-            yield
-        finally:
-            lock.release()
+        self._check_open()
+        with lock.threads():
+            try:
+                lock.acquire()
+                yield
+            finally:
+                lock.release()
 
     def _check_open(self) -> None:
         if self._closed:
