@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from logstore.config import LogConfig
-from logstore.definitions import TOPIC_PREFIX, topic_from
+from logstore.definitions import TOPIC_PREFIX, TopicDefinition, decode, topic_from
 from logstore.errors import FormatError, LogstoreError
-from logstore.metadata import Metadata
+from logstore.log import PartitionLog
+from logstore.metadata import METADATA_TOPIC, TOPICS
 from logstore.repair_plan import EpochAt, SegmentPlan
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
@@ -136,15 +137,27 @@ def topic_config(files: Files, directory: str) -> LogConfig:
         return LogConfig()
     # Rather indexes of another density, which serve as well, than no repair.
     with contextlib.suppress(LogstoreError, OSError):
-        metadata = Metadata(store, read_only=True)
-        try:
-            for key, fields in metadata.items(TOPIC_PREFIX).items():
-                definition = topic_from(key, fields, store)
-                if definition.name == parsed[0]:
-                    return LogConfig.from_overrides(definition.overrides)
-        finally:
-            metadata.close()
+        # By the log, not by LMDB: a `meta` that is cut short ends the process that maps it.
+        for definition in _definitions(files, store):
+            if definition.name == parsed[0]:
+                return LogConfig.from_overrides(definition.overrides)
     return LogConfig()
+
+
+def _definitions(files: Files, store: str) -> list[TopicDefinition]:
+    """The topics, by what ``__metadata`` says last of each."""
+    directory = os.path.join(store, TOPICS, filenames.partition_directory(METADATA_TOPIC.name, 0))
+    found: dict[str, TopicDefinition | None] = {}
+    with PartitionLog(directory, files=files, read_only=True) as log:
+        offset = log.log_start_offset
+        while (fetch := log.read(offset)).data:
+            for record in fetch.records():
+                key = (record.key or b"").decode()
+                if key.startswith(TOPIC_PREFIX):
+                    fields = record.value and decode(key, record.value, directory)
+                    found[key] = topic_from(key, fields, store) if fields else None
+            offset = fetch.next_offset
+    return [definition for definition in found.values() if definition is not None]
 
 
 # Building anew --------------------------------------------------------------------------------
