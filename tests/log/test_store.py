@@ -556,7 +556,8 @@ def test_no_file_is_held_open_that_is_not_in_use(path: Path) -> None:
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 target = os.readlink(f"/proc/self/fd/{name}")
-                if target.startswith(f"{path}/topics"):
+                # The store itself uses the log of the definitions.
+                if target.startswith(f"{path}/topics") and "/__metadata-0/" not in target:
                     held.append(os.path.basename(target))
         return sorted(held)
 
