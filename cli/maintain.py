@@ -107,6 +107,8 @@ def retain(
     def one(name: str, topic: Topic, number: int, log: PartitionLog) -> Callable[[], None]:
         before = Extent.of(log)
         decisions = log.retain(dry_run=dry_run)
+        if not dry_run:
+            log.purge_deleted()
         after = _retained(decisions, before) if dry_run else Extent.of(log)
 
         def show() -> None:
@@ -211,6 +213,7 @@ def compact(
             return partial(show_plan, name, topic, number, plan)
         with _progress(name, plan) as report:
             result = log.compact(force=force, report=report)
+        log.purge_deleted()
         return partial(show_result, name, topic, number, result, before, Extent.of(log))
 
     def show_plan(name: str, topic: Topic, number: int, plan: CompactionPlan) -> None:

@@ -199,6 +199,7 @@ class PartitionLog:
                     self.flush()
                     with self._locked() as writer:
                         writer.close_segment()
+                    self.purge_deleted()
         finally:
             self._refusal = UnknownTopicError if deleted else ClosedError
             if self._lock is not None:

@@ -66,8 +66,6 @@ class Upkeep:
         self._look = look
         self._locked = locked
         self._reader = reader
-        self._seen: dict[str, int] = {}
-        """When each ``.deleted`` file was first seen, in milliseconds."""
 
     def configure(self, config: LogConfig) -> None:
         """Go on by this configuration."""
@@ -135,19 +133,21 @@ class Upkeep:
             drop_below(self._files, self._directory, offset)
 
     def purge(self, *, at_once: bool = False) -> None:
-        """Remove the files that were deleted ``file_delete_delay_ms`` ago (or whenever)."""
+        """Remove the files that were deleted ``file_delete_delay_ms`` ago (or whenever).
+
+        That is told by the file itself, which changed when it was renamed: the process that did it
+        may have ended long ago.
+        """
         now = self._clock.now_ms()
-        seen: dict[str, int] = {}
         for name in self._files.names(self._directory):
             if not name.endswith(filenames.DELETED):
                 continue
-            since = self._seen.get(name, now)
-            if at_once or now - since >= self._config.file_delete_delay_ms:
-                with contextlib.suppress(FileNotFoundError):  # another process was as quick
-                    self._files.remove(os.path.join(self._directory, name))
-            else:
-                seen[name] = since
-        self._seen = seen
+            path = os.path.join(self._directory, name)
+            with contextlib.suppress(FileNotFoundError):  # another process was as quick
+                # A time that lies far ahead is of a clock that was set back since.
+                age = abs(now - self._files.times_ms(path)[1])
+                if at_once or age >= self._config.file_delete_delay_ms:
+                    self._files.remove(path)
 
     # Truncation -------------------------------------------------------------------------------
 

@@ -150,6 +150,10 @@ class Files(Protocol):
         """How many names a file has; with several, who writes to it writes to all of them."""
         ...
 
+    def times_ms(self, path: str) -> tuple[int, int]:
+        """When a file's bytes, and when bytes or names last changed: milliseconds since 1970."""
+        ...
+
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""
         ...
@@ -216,6 +220,11 @@ class DiskFiles:
     def links(self, path: str) -> int:
         """How many names a file has; with several, who writes to it writes to all of them."""
         return os.stat(path).st_nlink
+
+    def times_ms(self, path: str) -> tuple[int, int]:
+        """When a file's bytes, and when bytes or names last changed: milliseconds since 1970."""
+        status = os.stat(path)
+        return status.st_mtime_ns // 1_000_000, status.st_ctime_ns // 1_000_000
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""

@@ -12,6 +12,7 @@ import errno
 import os
 import posixpath
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from logstore.segments.files import File, FileLock, SharedBytes, Watch
@@ -42,13 +43,23 @@ class _Inode:
     """The content as of the last sync."""
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
     """What came since: (position, bytes) of a write, (size, None) of a truncation."""
+    modified_ms: int = 0
+    renamed_ms: int = 0
 
 
 class MemoryFiles:
-    """The seam ``Files``, kept in memory. ``capacity`` bounds the bytes of all files together."""
+    """The seam ``Files``, kept in memory. ``capacity`` bounds the bytes of all files together;
+    ``now_ms`` is the clock by which files bear their times (without one it stands at 0)."""
 
-    def __init__(self, *, capacity: int | None = None, boot: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        capacity: int | None = None,
+        boot: int = 1,
+        now_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.capacity = capacity
+        self.now_ms = now_ms
         self._boot = boot
         self._inodes = 0
         self._names: dict[str, _Inode | None] = {"/": None, ".": None}
@@ -81,7 +92,7 @@ class MemoryFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         self.happens("create", path)
         self._inodes += 1
-        inode = self._names[key] = _Inode(self._inodes)
+        inode = self._names[key] = _Inode(self._inodes, modified_ms=self.now_ms())
         self._changes.append((key, inode, None))
         return inode
 
@@ -111,6 +122,11 @@ class MemoryFiles:
         self._inode(path)
         return 1
 
+    def times_ms(self, path: str) -> tuple[int, int]:
+        """When a file's bytes, and when bytes or names last changed: milliseconds since 1970."""
+        inode = self._inode(path)
+        return inode.modified_ms, max(inode.modified_ms, inode.renamed_ms)
+
     def make_directory(self, path: str) -> None:
         """Make a directory, and its parents, unless it is there; their names are synced."""
         key = posixpath.normpath(path)
@@ -131,6 +147,7 @@ class MemoryFiles:
             return
         inode = self._inode(old)
         self.happens("rename", new)
+        inode.renamed_ms = self.now_ms()
         del self._names[posixpath.normpath(old)]
         self._names[posixpath.normpath(new)] = inode
         self._changes.append((posixpath.normpath(new), inode, posixpath.normpath(old)))
@@ -216,7 +233,8 @@ class MemoryFiles:
         machine has been started anew: the boot id is another.
         """
         rng = rng or random.Random(0)
-        after = MemoryFiles(capacity=self.capacity, boot=self._boot + (mode is not CrashMode.KILL))
+        boot = self._boot + (mode is not CrashMode.KILL)
+        after = MemoryFiles(capacity=self.capacity, boot=boot, now_ms=self.now_ms)
         after._inodes = self._inodes
         copies: dict[int, _Inode] = {}
 
@@ -258,9 +276,12 @@ def _survivors(
 
 def _copy(inode: _Inode, mode: CrashMode, rng: random.Random) -> _Inode:
     if mode is CrashMode.KILL:
-        return _Inode(inode.number, bytearray(inode.data), inode.synced, list(inode.pending))
-    data = _survive(inode, mode, rng)
-    return _Inode(inode.number, bytearray(data), data)
+        after = _Inode(inode.number, bytearray(inode.data), inode.synced, list(inode.pending))
+    else:
+        data = _survive(inode, mode, rng)
+        after = _Inode(inode.number, bytearray(data), data)
+    after.modified_ms, after.renamed_ms = inode.modified_ms, inode.renamed_ms
+    return after
 
 
 def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
@@ -323,6 +344,7 @@ class _MemoryFile:
                 if not data:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         _write(self._inode.data, position, bytes(data))
+        self._inode.modified_ms = self._files.now_ms()
         self._inode.pending.append((position, bytes(data)))
         return len(data)
 
@@ -333,6 +355,7 @@ class _MemoryFile:
     def truncate(self, size: int) -> None:
         self._check(write=True)
         _write(self._inode.data, size, None)
+        self._inode.modified_ms = self._files.now_ms()
         self._inode.pending.append((size, None))
 
     def sync(self) -> None:

@@ -69,6 +69,25 @@ def test_a_dry_run_promises_what_is_done_then_and_changes_nothing(tmp_path: Path
         assert promised.count("would delete") == done.count("deleted") > 0
 
 
+@pytest.mark.parametrize("command", ["retain", "compact --force"])
+def test_the_commands_remove_what_others_deleted_long_enough_ago(
+    tmp_path: Path, command: str
+) -> None:
+    config = {"cleanup_policy": "compact,delete", "retention_bytes": 3000}
+    store = filled(tmp_path / "s", file_delete_delay_ms=0, **config)
+
+    def deleted() -> list[Path]:
+        return list((store / "topics" / "a-0").glob("*.deleted"))
+
+    with logstore.open(store, maintenance_interval=None) as opened:
+        assert any(d.delete for d in opened.topic("a").partition(0).retain())
+    assert deleted()
+    run(f"{command} --dry-run", store=store)
+    assert deleted()
+    run(command, store=store)
+    assert not deleted()
+
+
 def test_retention_prints_objects(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", retention_bytes=3000)
     *decisions, result = json_lines(run("retain --json", store=store))

@@ -205,6 +205,10 @@ class SpyFiles:
         self.note("links", path)
         return self.disk.links(path)
 
+    def times_ms(self, path: str) -> tuple[int, int]:
+        self.note("times", path)
+        return self.disk.times_ms(path)
+
     def make_directory(self, path: str) -> None:
         self.note("make_directory", path)
         self.disk.make_directory(path)

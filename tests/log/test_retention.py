@@ -9,6 +9,8 @@ import pytest
 
 from logstore import LogConfig, OffsetOutOfRangeError, PartitionLog, Record
 from logstore.retention import Decision, SegmentInfo, decide
+from logstore.segments.files import Files
+from logstore.segments.memory_files import MemoryFiles
 
 from .support import StillClock, content, damage, records
 
@@ -183,22 +185,53 @@ def test_the_active_segment_is_rolled_before_it_goes_and_offsets_go_on(directory
         assert damage(directory) == []
 
 
-def test_deleted_files_lie_about_for_their_time(directory: Path) -> None:
+def deleted(files: Files) -> list[str]:
+    return [name for name in files.names("/p-0") if name.endswith(".deleted")]
+
+
+def in_memory(files: MemoryFiles, clock: StillClock) -> PartitionLog:
+    config = LogConfig(segment_bytes=150, retention_bytes=0, file_delete_delay_ms=1000)
+    return PartitionLog("/p-0", files=files, clock=clock, config=config)
+
+
+def test_deleted_files_lie_about_for_their_time() -> None:
     clock = StillClock()
-    with filled(directory, clock, retention_bytes=0, file_delete_delay_ms=1000) as log:
+    files = MemoryFiles(now_ms=clock.now_ms)
+    with in_memory(files, clock) as log:
+        log.append(records("x"))
+        clock.ms += 5000  # the time since the deletion counts, not the one since the last append
         log.retain()
-
-        def deleted() -> list[Path]:
-            return [path for path in directory.iterdir() if path.suffix == ".deleted"]
-
-        assert deleted()
-        log.purge_deleted()
         clock.ms += 999
         log.purge_deleted()
-        assert deleted()
+        assert deleted(files)
         clock.ms += 1
         log.purge_deleted()
-        assert not deleted()
+        assert not deleted(files)
+
+
+def test_deleted_files_are_removed_by_whoever_closes_the_log_later() -> None:
+    """Each command is a process of its own, and none of them lives through the delay."""
+    clock = StillClock()
+    files = MemoryFiles(now_ms=clock.now_ms)
+    with in_memory(files, clock) as log:
+        log.append(records("x"))
+        log.retain()
+    assert deleted(files)
+    clock.ms += 1000
+    with in_memory(files, clock) as log:
+        log.append(records("y"))
+    assert not deleted(files)
+
+
+def test_a_clock_that_was_set_back_keeps_no_deleted_file() -> None:
+    clock = StillClock()
+    files = MemoryFiles(now_ms=clock.now_ms)
+    with in_memory(files, clock) as log:
+        log.append(records("x"))
+        log.retain()
+        clock.ms -= 1000
+        log.purge_deleted()
+        assert not deleted(files)
 
 
 def test_a_reader_below_the_start_is_told_the_range(directory: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,28 @@ def test_a_file_in_the_place_of_a_directory_is_an_error(file: File, path: str) -
     file.close()
 
 
+def test_a_file_knows_when_it_was_modified_and_when_it_got_its_name(path: str) -> None:
+    FILES.open(path, write=True, create=True).close()
+    os.utime(path, (1000, 1000))
+    before = time.time_ns() // 1_000_000
+    FILES.rename(path, path + ".deleted")
+    modified, changed = FILES.times_ms(path + ".deleted")
+    assert modified == 1_000_000
+    assert changed >= before - 1000  # file systems round, and their clocks may tick coarsely
+
+
+def test_files_in_memory_bear_the_times_of_their_clock() -> None:
+    now = 5
+    files = MemoryFiles(now_ms=lambda: now)
+    file = files.open("a", write=True, create=True)
+    now = 7
+    file.write_at(b"x", 0)
+    assert files.times_ms("a") == (7, 7)
+    now = 9
+    files.rename("a", "b")
+    assert files.times_ms("b") == files.crash(CrashMode.KILL).times_ms("b") == (7, 9)
+
+
 def test_renaming_replaces_and_removing_removes(tmp_path: Path) -> None:
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
     for path, data in ((old, b"old"), (new, b"new")):
@@ -235,6 +258,7 @@ def test_a_lock_is_held_by_one_handle_at_a_time(path: str) -> None:
 
 HOLDER = """
 import os, sys
+from logstore.segments.memory_files import CrashMode, MemoryFiles
 from logstore.segments.files import DiskFiles
 lock = DiskFiles().lock(sys.argv[1])
 lock.acquire()
