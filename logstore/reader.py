@@ -282,7 +282,8 @@ class LogReader:
             size = self._end(view, segment)
             newest = self._newest(view, segment, size)
             active = base == view.state.active_base
-            infos.append(SegmentInfo(base, next_offset, size, newest, active))
+            modified = self._files.times_ms(segment.log.path)[0] if newest < 0 else -1
+            infos.append(SegmentInfo(base, next_offset, size, newest, active, modified))
         return infos
 
     def _newest(self, view: View, segment: _Segment, end: int) -> int:

@@ -26,6 +26,8 @@ class SegmentInfo(NamedTuple):
     max_timestamp: int
     """The largest timestamp of its records in milliseconds; -1 where they have none."""
     active: bool
+    modified_ms: int = -1
+    """When its log was last written to; the age of what has no timestamps."""
 
 
 class Decision(NamedTuple):
@@ -82,13 +84,21 @@ def _expire(
         reasons[segment.base_offset] = reason
 
 
+def _age(segment: SegmentInfo, now_ms: int) -> tuple[str, int]:
+    """What a segment's age goes by, and its age in milliseconds (negative in the future)."""
+    if segment.max_timestamp >= 0:
+        return "its newest record", now_ms - segment.max_timestamp
+    return "its file, whose records have no timestamps,", now_ms - segment.modified_ms
+
+
 def _too_old(segment: SegmentInfo, config: LogConfig, now_ms: int) -> str | None:
-    if config.retention_ms < 0 or segment.max_timestamp < 0:
+    # An empty segment's file says when it was compacted, which is no age.
+    if config.retention_ms < 0 or not segment.size:
         return None
-    age = now_ms - segment.max_timestamp
+    what, age = _age(segment, now_ms)
     if age <= config.retention_ms:
         return None
-    return f"its newest record is {age} ms old, more than retention_ms={config.retention_ms}"
+    return f"{what} is {age} ms old, more than retention_ms={config.retention_ms}"
 
 
 def _too_much(
@@ -126,15 +136,13 @@ def _why_kept(segment: SegmentInfo, config: LogConfig, now_ms: int) -> str:
     reasons = []
     if config.retention_ms < 0:
         reasons.append("retention_ms=-1 keeps records for ever")
-    elif segment.max_timestamp < 0:
-        reasons.append("its records have no timestamps")
     else:
-        age = now_ms - segment.max_timestamp
+        what, age = _age(segment, now_ms)
         if age < 0:
-            reasons.append(f"its newest record lies {-age} ms in the future")
+            reasons.append(f"{what} lies {-age} ms in the future")
         elif age <= config.retention_ms:
             bound = f"not more than retention_ms={config.retention_ms}"
-            reasons.append(f"its newest record is {age} ms old, {bound}")
+            reasons.append(f"{what} is {age} ms old, {bound}")
         else:
             reasons.append("an older segment stays")
     if config.retention_bytes >= 0:

@@ -12,7 +12,7 @@ from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments.files import Files
 from logstore.segments.memory_files import MemoryFiles
 
-from .support import StillClock, content, damage, records
+from .support import StillClock, content, damage, raw_batch, records
 
 NOW = 10_000
 
@@ -62,10 +62,16 @@ def test_the_active_segment_goes_too_when_it_is_too_old_and_not_empty() -> None:
     assert decisions[-1].reason == "it is the active segment, and empty"
 
 
-def test_records_without_timestamps_do_not_go_by_time() -> None:
-    decisions = decided([segment(0, newest=-1), *LOG[1:]], retention_ms=10)
+def test_records_without_timestamps_go_by_the_time_of_their_file() -> None:
+    """As Kafka does (``LogSegment.largestTimestamp``): message format 0 has none at all."""
+    untimed = segment(0, newest=-1)._replace(modified_ms=4000)
+    decisions = decided([untimed, *LOG[1:]], retention_ms=6000)
     assert doomed(decisions) == []
-    assert "its records have no timestamps" in decisions[0].reason
+    what = "its file, whose records have no timestamps,"
+    assert decisions[0].reason == f"{what} is 6000 ms old, not more than retention_ms=6000"
+    decisions = decided([untimed, *LOG[1:]], retention_ms=4999)
+    assert doomed(decisions) == [0, 10, 20]
+    assert decisions[0].reason == f"{what} is 6000 ms old, more than retention_ms=4999"
 
 
 def test_what_compaction_left_empty_keeps_nothing_behind_it_back() -> None:
@@ -221,6 +227,19 @@ def test_deleted_files_are_removed_by_whoever_closes_the_log_later() -> None:
     with in_memory(files, clock) as log:
         log.append(records("y"))
     assert not deleted(files)
+
+
+def test_a_log_without_timestamps_loses_what_was_written_long_ago() -> None:
+    clock = StillClock()
+    files = MemoryFiles(now_ms=clock.now_ms)
+    files.make_directory("/p-0")
+    for offset in (0, 1):
+        clock.ms += 5000
+        file = files.open(f"/p-0/{offset:020}.log", write=True, create=True)
+        file.write_at(raw_batch(offset, "x", timestamp=-1), 0)
+    config = LogConfig(retention_ms=4000)
+    with PartitionLog("/p-0", files=files, clock=clock, config=config) as log:
+        assert [decision.delete for decision in log.retain()] == [True, False]
 
 
 def test_a_clock_that_was_set_back_keeps_no_deleted_file() -> None:
