@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from logstore.compaction import CompactionResult
-from logstore.errors import LockTimeoutError, LogstoreError
+from logstore.errors import InvalidInputError, LockTimeoutError, LogstoreError
 from logstore.log import PartitionLog
 from logstore.retention import Decision
 from logstore.segments.files import Files
 
-__all__ = ["Maintenance", "PartitionReport", "maintain_partition"]
+__all__ = ["Maintenance", "PartitionReport", "check_interval", "maintain_partition"]
 
 _log = logging.getLogger("logstore")
 
@@ -35,6 +35,15 @@ class PartitionReport(NamedTuple):
     """Retention's decision on every segment."""
     compaction: CompactionResult | None
     """None where the topic is not compacted, or somebody else is compacting it."""
+
+
+def check_interval(seconds: float | None) -> None:
+    """Raise InvalidInputError unless ``seconds`` is a pause between rounds, or None for none."""
+    if seconds is None or (type(seconds) in (int, float) and 0 < seconds <= threading.TIMEOUT_MAX):
+        return
+    raise InvalidInputError(
+        f"maintenance_interval={seconds!r} is no number of seconds above 0, nor None for none"
+    )
 
 
 def maintain_partition(log: PartitionLog) -> PartitionReport:

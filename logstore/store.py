@@ -39,7 +39,7 @@ from logstore.errors import (
     UnsupportedFormatError,
 )
 from logstore.groups.groups import Groups
-from logstore.maintenance import Maintenance, PartitionReport
+from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
 from logstore.subscription import RebalanceListener, Topics
@@ -97,6 +97,7 @@ class Store:
         files: Files | None = None,
         clock: Clock | None = None,
     ) -> None:
+        check_interval(maintenance_interval)
         self.path = os.fspath(path)
         self._files: Files = files or DiskFiles()
         self._clock: Clock = clock or SystemClock()

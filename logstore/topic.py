@@ -125,7 +125,9 @@ class Topic:
     def partition(self, number: int) -> PartitionLog:
         """The log of a partition; raises UnknownTopicError for a number that is not there, and
         when the topic was deleted."""
-        if isinstance(number, int) and number >= self.partition_count:
+        if type(number) is not int:
+            raise InvalidInputError(f"a partition's number is an int, not {number!r}")
+        if number >= self.partition_count:
             self._refresh()
         if self._deleted:
             raise UnknownTopicError(f"topic {self.name!r} was deleted")

@@ -575,3 +575,21 @@ def test_no_file_is_held_open_that_is_not_in_use(path: Path) -> None:
         log.append([logstore.Record(value=b"three")], acks=1)
         assert {"lock", "state", f"{2:020d}.log"} <= set(open_files())
     assert open_files() == []
+
+
+@pytest.mark.parametrize("interval", [0, -1, "x", True, float("nan"), float("inf")])
+def test_a_pause_between_rounds_that_is_none_is_refused(tmp_path: Path, interval: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"maintenance_interval=.* is no number of seconds"):
+        logstore.open(tmp_path / "s", maintenance_interval=interval)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("number", [1.0, "0", True, None])
+def test_what_is_no_number_of_a_partition_is_refused(tmp_path: Path, number: Any) -> None:
+    with logstore.open(tmp_path / "s") as store:
+        topic = store.create_topic("a", partitions=2)
+        with pytest.raises(InvalidInputError, match="a partition's number is an int, not"):
+            topic.partition(number)
+        with pytest.raises(InvalidInputError, match=r"partitions=.* is out of bounds"):
+            store.create_topic("b", partitions=number)
+        assert len(store.topics()) == 1
