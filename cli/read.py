@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import io
 import os
@@ -334,7 +335,10 @@ def _wait(cursors: list[_Cursor]) -> None:
     while True:
         if len(cursors) == 1:
             cursor = cursors[0]
-            if cursor.log.wait(cursor.offset, timeout=_WAIT_SECONDS) or cursor.has_more():
+            # (When the log was cut, the cursor has to go back.)
+            with contextlib.suppress(OffsetOutOfRangeError):
+                cursor.log.wait(cursor.offset, timeout=_WAIT_SECONDS)
+            if cursor.has_more():
                 return
         else:
             deadline = time.monotonic() + _WAIT_SECONDS

@@ -495,8 +495,9 @@ class PartitionLog:
         return steadily(self._look, lambda view: self._reader.offset_for_time(view, timestamp))
 
     def wait(self, offset: int, timeout: float | None = None) -> bool:
-        """Wait for a record at ``offset`` or behind it, ``timeout`` seconds at most (None: for
-        ever), and say whether there is one. Raises ClosedError when the log is closed."""
+        """Wait until there is a record at ``offset``, for ``timeout`` seconds at most (None: for
+        ever), and say whether there is. Raises OffsetOutOfRangeError when the log ends, or is cut,
+        in front of ``offset``, as a read would; closing the log ends the wait with ClosedError."""
         return self._observer.wait(offset, timeout)
 
     def _look(self) -> View:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from logstore.clock import Clock
-from logstore.errors import FormatError, LockTimeoutError
+from logstore.errors import FormatError, LockTimeoutError, OffsetOutOfRangeError
 from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
 from logstore.state import DELETED, LogState, StateFile
@@ -119,14 +119,17 @@ class Observer:
         return tuple(base for base in bases if base <= state.active_base)
 
     def wait(self, offset: int, timeout: float | None) -> bool:
-        """Wait until the log's end lies behind ``offset``, and say whether it does."""
-        if self.look().state.next_offset > offset:
+        """Wait until the log's end lies behind ``offset``, and say whether it does.
+
+        Raises OffsetOutOfRangeError when it lies in front: somebody has cut the log.
+        """
+        if self._reaches(offset):
             return True
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         watch = self._watches.pop() if self._watches else self._files.watch(self._directory)
         try:
             pause = _SHORTEST_PAUSE
-            while self.look().state.next_offset <= offset:
+            while not self._reaches(offset):
                 left = _LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
                 if left <= 0:
                     return False
@@ -144,8 +147,17 @@ class Observer:
     def _await_publishing(self, offset: int) -> None:
         """A write wakes before the writer has published the new end: give it that moment."""
         deadline = self._clock.monotonic() + _PUBLISHING_SECONDS
-        while self.look().state.next_offset <= offset and self._clock.monotonic() < deadline:
+        while not self._reaches(offset) and self._clock.monotonic() < deadline:
             self._clock.sleep(0.00005)
+
+    def _reaches(self, offset: int) -> bool:
+        state = self.look().state
+        if state.next_offset < offset:
+            # What is appended from now on bears offsets that whoever waits believes to have read.
+            raise OffsetOutOfRangeError(
+                self._directory, offset, state.log_start_offset, state.next_offset
+            )
+        return state.next_offset > offset
 
     def close(self) -> None:
         """Let go of the watches."""
