@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from logstore.segments import filenames
 from logstore.segments.checkpoint import format_offset, parse_offset
@@ -27,6 +27,7 @@ __all__ = [
     "list_segments",
     "purge",
     "read_offset",
+    "remove_below",
     "remove_segment",
     "segment_path",
     "start_segment",
@@ -135,6 +136,25 @@ def drop_below(files: Files, directory: str, log_start_offset: int) -> None:
     bases = list_segments(files, directory)
     below = [base for base, following in itertools.pairwise(bases) if following <= log_start_offset]
     delete_segments(files, directory, below)
+
+
+def remove_below(files: Files, directory: str, log_start_offset: int) -> Iterator[int]:
+    """Remove the segments wholly below ``log_start_offset`` for good, one at each step, and say
+    which: where the disk is full, there is no room for a checkpoint that says that they go.
+
+    What has been deleted before goes first. Then the oldest segment, its log last. Commit point:
+    the directory's sync, one for each segment, so that a power cut brings none back in front of
+    a hole. A crash leaves a log that begins with a later segment, whose name says where.
+    """
+    purge(files, directory, (filenames.DELETED,))
+    yield -1
+    for base, following in itertools.pairwise(list_segments(files, directory)):
+        if following > log_start_offset:
+            return
+        for suffix in reversed(SEGMENT_SUFFIXES):
+            _remove(files, segment_path(directory, base, suffix))
+        files.sync_directory(directory)
+        yield base
 
 
 def swap_in(files: Files, directory: str, base: int, replaced: Sequence[int]) -> None:

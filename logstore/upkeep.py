@@ -7,7 +7,9 @@ out of each other's way by a lock of their own, ``cleaner``.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -34,6 +36,7 @@ from logstore.structure import (
     list_segments,
     purge,
     read_offset,
+    remove_below,
     segment_path,
     swap_in,
     write_offset,
@@ -43,6 +46,7 @@ from logstore.writer import LogWriter
 __all__ = ["Upkeep"]
 
 _COPY_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Upkeep:
@@ -96,7 +100,7 @@ class Upkeep:
                 if state.next_offset != last.next_offset:
                     doomed.pop()
                 else:
-                    writer.roll(state)
+                    self._roll(writer, state, doomed)
             if doomed:
                 self._move_start(writer, max(state.log_start_offset, doomed[-1].next_offset))
         return decisions
@@ -121,14 +125,37 @@ class Upkeep:
                 self._move_start(writer, before)
             return max(before, state.log_start_offset)
 
-    def _move_start(self, writer: LogWriter, offset: int) -> None:
+    def _roll(self, writer: LogWriter, state: LogState, doomed: list[SegmentInfo]) -> None:
+        """Roll the active segment; where there is no room for that, the older ones go first."""
+        try:
+            writer.roll(state)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or len(doomed) < 2:
+                raise
+            self._move_start(writer, doomed[-2].next_offset, at_once=True)
+            writer.roll(writer.enter())
+
+    def _move_start(self, writer: LogWriter, offset: int, *, at_once: bool = False) -> None:
         """Commit point: the log start offset in its checkpoint (``structure.drop_below``).
 
         It is written with the generation odd: a checkpoint that the state knows nothing of might
         later lie behind the end of a log that was cut, and would take what was appended since.
+        On a full disk the oldest segments are removed until it can be written (with ``at_once``
+        all of them are): ``structure.remove_below``.
         """
         with writer.restructure() as state:
-            write_offset(self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset)
+            room = remove_below(self._files, self._directory, offset)
+            if at_once:
+                collections.deque(room, maxlen=0)
+            while True:
+                try:
+                    write_offset(
+                        self._files, self._directory, filenames.LOG_START_CHECKPOINT, offset
+                    )
+                    break
+                except OSError as error:
+                    if error.errno not in _NO_ROOM or next(room, None) is None:
+                        raise
             state.log_start_offset = offset
             drop_below(self._files, self._directory, offset)
 

@@ -196,6 +196,18 @@ def test_a_crash_while_records_are_deleted_leaves_them_or_takes_them_for_good(ac
     examine_all(world)
 
 
+@pytest.mark.parametrize("segment", [1, 2, -1])
+def test_a_crash_while_a_full_disk_is_emptied_leaves_a_log_without_holes(segment: int) -> None:
+    world = filled(config())
+    world.files.capacity = world.files.used
+    world.delete_records(world.log.segments[segment] + 1)
+    for picture in world.pictures:
+        picture.files.capacity = None  # the next opening finds room again
+    world.files.capacity = None
+    world.append(2)
+    examine_all(world)
+
+
 # compaction ---------------------------------------------------------------------------------
 
 KEYS = [b"key %d" % number for number in range(6)]

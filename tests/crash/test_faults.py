@@ -342,6 +342,31 @@ def test_a_real_disk_may_fill_up_and_be_relieved_again_and_again(
     assert found_damage(directory) == []
 
 
+@pytest.mark.parametrize("name", ["retention", "deletion of records", "deletion of all"])
+def test_a_full_disk_can_be_emptied_by_what_deletes(name: str) -> None:
+    """Not even the checkpoint that says what goes has room there."""
+    files, log, before = prepared("delete")
+    if name == "retention":
+        log.close()
+        config = LogConfig.from_overrides({**SETTINGS, "retention_ms": 0})
+        log = PartitionLog(DIRECTORY, files=files, clock=Clock(), config=config, lock_timeout=1)
+        start = log.log_end_offset
+    else:
+        start = log.segments[1] + 1 if name == "deletion of records" else log.log_end_offset
+    with PartitionLog(DIRECTORY, files=files, clock=Clock(), read_only=True) as reader:
+        assert content(reader) == before
+        files.capacity = files.used
+        if name == "retention":
+            log.retain()
+        else:
+            log.delete_records(start)
+        assert log.log_start_offset == reader.log_start_offset == start
+        assert content(log) == content(reader) == before[start:]
+    log.append([record(1)])
+    log.close()
+    assert damage(files) == []
+
+
 def test_a_compaction_on_a_full_real_disk_fails_and_comes_through_when_there_is_room(
     small_disk: Path,
 ) -> None:
