@@ -16,6 +16,8 @@ __all__ = [
     "Appended",
     "Guard",
     "LogView",
+    "check_offset",
+    "check_read",
     "new_appended",
     "out_of_bounds",
     "wrong_acks",
@@ -58,8 +60,23 @@ Guard = Callable[[LogView], None]
 
 
 def wrong_acks(acks: object) -> InvalidInputError:
-    """The error of an append with other acks than these."""
+    """The error of an append with other acks than these; True is none, though it equals 1."""
     return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
+
+
+def check_offset(offset: object) -> None:
+    """Raise InvalidInputError for what is no offset; 1.0 would be compared, and stored, as one."""
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise InvalidInputError(f"an offset is an int, not {offset!r}")
+
+
+def check_read(offset: object, max_bytes: object, upto: object) -> None:
+    """Raise InvalidInputError for what ``PartitionLog.read`` cannot be asked."""
+    check_offset(offset)
+    if upto not in ("written", "synced"):
+        raise InvalidInputError(f"upto is written or synced, not {upto!r}")
+    if not isinstance(max_bytes, int) or max_bytes < 1:
+        raise InvalidInputError(f"max_bytes={max_bytes!r} is out of bounds: an int of at least 1")
 
 
 def out_of_bounds(directory: str, base_offset: int, next_offset: int) -> InvalidInputError:

@@ -110,7 +110,7 @@ def back_up(
     """
     if keep < 1:
         raise InvalidInputError(f"keep={keep} is out of bounds: at least 1")
-    top = os.path.abspath(os.fspath(destination))
+    top = os.path.abspath(os.fsdecode(destination))
     _check_destination(store, top)
     DiskFiles().make_directory(top)
     lock = DiskFiles().lock(os.path.join(top, _LOCK))

@@ -29,6 +29,7 @@ from logstore.appending import (
     Appended,
     Guard,
     LogView,
+    check_read,
     new_appended,
     wrong_acks,
 )
@@ -96,7 +97,7 @@ class PartitionLog:
         lock_timeout: float = 30.0,
     ) -> None:
         """``lock_timeout``: seconds to wait for the partition's lock before LockTimeoutError."""
-        self.directory = os.fspath(directory)
+        self.directory = os.fsdecode(directory)
         self.config = config or LogConfig()
         self._files: Files = files or DiskFiles()
         self._clock: Clock = clock or SystemClock()
@@ -305,7 +306,7 @@ class PartitionLog:
             if isinstance(records, Batch):
                 return self.append_raw(records.raw, acks=acks, guard=guard)
             records = listed(records)
-        if acks not in ACKS:
+        if acks != "all" and (type(acks) is not int or acks not in ACKS):  # type: ignore[unreachable]
             raise wrong_acks(acks)
         if self._chooses_codec or type(codec) is not Codec:
             codec = self.config.codec_for(codec)
@@ -352,7 +353,7 @@ class PartitionLog:
         ``replica`` they keep offsets and leader epochs, which may leave gaps but not go back.
         Raises FormatError (also for a wrong CRC) or InvalidInputError, and appends nothing then.
         """
-        if acks not in ACKS:
+        if acks != "all" and (type(acks) is not int or acks not in ACKS):  # type: ignore[unreachable]
             raise wrong_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
@@ -469,10 +470,7 @@ class PartitionLog:
         At the end of the log the fetch is empty. Raises OffsetOutOfRangeError outside of it,
         FormatError where the log is damaged. CRCs are checked by whoever opens the batches.
         """
-        if upto not in ("written", "synced"):
-            raise InvalidInputError(f"upto is written or synced, not {upto!r}")
-        if max_bytes < 1:
-            raise InvalidInputError(f"max_bytes={max_bytes} is out of bounds: at least 1")
+        check_read(offset, max_bytes, upto)
         for attempt in range(_READ_ATTEMPTS):
             view = self._look()
             state = view.state

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
+from logstore.appending import check_offset
 from logstore.clock import Clock
 from logstore.errors import FormatError, LockTimeoutError, OffsetOutOfRangeError
 from logstore.reader import View, observe
@@ -123,6 +124,7 @@ class Observer:
 
         Raises OffsetOutOfRangeError when it lies in front: somebody has cut the log.
         """
+        check_offset(offset)
         if self._reaches(offset):
             return True
         deadline = None if timeout is None else self._clock.monotonic() + timeout

@@ -38,9 +38,13 @@ def too_large(size: int, limit: int, name: str) -> InvalidInputError:
     )
 
 
+_BYTES = (bytes, bytearray, memoryview)
+
+
 def listed(records: Iterable[Record]) -> list[Record]:
     """The records of any iterable, for those who look at them more than once."""
-    if not isinstance(records, Iterable):
+    # (Text and bytes are iterable, and so is one record.)
+    if not isinstance(records, Iterable) or isinstance(records, (Record, str, *_BYTES)):
         raise InvalidInputError(f"records are a list of Record, not {type(records).__name__}")
     return list(records)
 

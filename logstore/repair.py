@@ -114,7 +114,7 @@ def repair(
     directory.
     """
     files = files or DiskFiles()
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     directories = partition_directories(files, path) if files.is_directory(path) else None
     if directories is None:
         raise InvalidInputError(f"{path}: neither a partition's directory nor one of partitions")

@@ -31,7 +31,7 @@ class Snapshot(NamedTuple):
 
 def snapshots(destination: str | os.PathLike[str]) -> list[Snapshot]:
     """The finished backups in a destination, the newest last."""
-    top = os.fspath(destination)
+    top = os.fsdecode(destination)
     names = sorted(filter(NAME.match, os.listdir(top)))
     return [Snapshot(name, os.path.join(top, name)) for name in names]
 
@@ -46,11 +46,11 @@ def restore(backup: str | os.PathLike[str], destination: str | os.PathLike[str])
     Commit point: the rename of ``store.json``, which comes last. A crash before it leaves a
     directory that is no store.
     """
-    source = _snapshot_at(os.fspath(backup))
-    target = os.fspath(destination)
+    source = _snapshot_at(os.fsdecode(backup))
+    target = os.fsdecode(destination)
     if os.path.realpath(target).startswith(os.path.join(os.path.realpath(source), "")):
         raise InvalidInputError(f"{target}: a store cannot be restored into its backup")
-    top = os.path.realpath(os.fspath(backup))
+    top = os.path.realpath(os.fsdecode(backup))
     if top != os.path.realpath(source) and os.path.realpath(target).startswith(f"{top}{os.sep}"):
         raise InvalidInputError(f"{target}: a directory of backups holds nothing but backups")
     if os.path.exists(target) and (not os.path.isdir(target) or os.listdir(target)):

@@ -98,7 +98,7 @@ class Store:
         clock: Clock | None = None,
     ) -> None:
         check_interval(maintenance_interval)
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         self._files: Files = files or DiskFiles()
         self._clock: Clock = clock or SystemClock()
         self._read_only = read_only

@@ -53,7 +53,7 @@ def adopt_topic_id(
     ``directory`` holds no partition, or for an id of all zeros. Commit point: the file's rename.
     """
     files = files or DiskFiles()
-    path = os.fspath(directory)
+    path = os.fsdecode(directory)
     if not files.is_directory(path) or not list_segments(files, path):
         raise InvalidInputError(f"{path}: there is no partition here")
     data = format_partition_metadata(PartitionMetadata(0, topic_id))

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from logstore.appending import check_offset
 from logstore.cleaner import CleanedGroup, Cleaner
 from logstore.clock import Clock
 from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
@@ -115,6 +116,7 @@ class Upkeep:
 
     def delete_records(self, before: int) -> int:
         """Move the log start offset to ``before``, and delete the segments wholly below it."""
+        check_offset(before)
         with self._locked() as writer:
             state = writer.enter()
             if not 0 <= before <= state.next_offset:
@@ -180,6 +182,7 @@ class Upkeep:
 
     def truncate(self, to: int) -> None:
         """Cut the log so that it ends at ``to``."""
+        check_offset(to)
         with self._cleaner_lock(), self._locked() as writer:
             state = writer.enter()
             if not state.log_start_offset <= to <= state.next_offset:

@@ -225,16 +225,24 @@ def _without_timestamp(timestamp: int, default_timestamp: int) -> int:
 def _unstorable(records: Sequence[Record], index: int, error: Exception) -> InvalidInputError:
     """Which record is to blame: an error in ``join`` comes only after the last one."""
     for index_of_bad in range(index + 1):
+        record: Any = records[index_of_bad]
+        if not isinstance(record, tuple):
+            kind = type(record).__name__
+            return InvalidInputError(f"record {index_of_bad} is {kind}, not a Record")
         try:
-            _, _, key, value, headers = records[index_of_bad]
-            fields: list[tuple[Any, Any]] = [("key", key), ("value", value)]
-            fields += [(name, field) for name, field in headers or ()]
+            _, _, key, value, headers = record
+            fields: list[tuple[str, Any]] = [("key", key), ("value", value)]
+            for name, field in headers or ():
+                if not isinstance(name, str):
+                    raise TypeError(f"the header name {name!r} is {type(name).__name__}, not str")
+                fields.append((f"header {name!r}", field))
         except (TypeError, ValueError) as shape:  # no record, or headers that are no pairs
             return InvalidInputError(f"record {index_of_bad} cannot be stored: {shape}")
-        for name, field in fields:
+        for what, field in fields:
             if field is not None and not isinstance(field, (bytes, bytearray)):
+                owner = f"the value of {what}" if what.startswith("header") else f"its {what}"
                 return InvalidInputError(
-                    f"record {index_of_bad} cannot be stored: its {name} is "
+                    f"record {index_of_bad} cannot be stored: {owner} is "
                     f"{type(field).__name__}, not bytes"
                 )
     return InvalidInputError(f"record {index} cannot be stored: {error}")

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_a_dry_run_promises_what_is_done_then_and_changes_nothing(tmp_path: Path
 def test_the_commands_remove_what_others_deleted_long_enough_ago(
     tmp_path: Path, command: str
 ) -> None:
-    config = {"cleanup_policy": "compact,delete", "retention_bytes": 3000}
+    config: dict[str, Any] = {"cleanup_policy": "compact,delete", "retention_bytes": 3000}
     store = filled(tmp_path / "s", file_delete_delay_ms=0, **config)
 
     def deleted() -> list[Path]:

@@ -836,3 +836,42 @@ def test_closing_ends_a_wait(directory: Path) -> None:
     with pytest.raises(ClosedError):
         log.wait(0, 20)
     timer.join()
+
+
+# what is no argument ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [1.0, "1", True, None])
+def test_what_is_no_offset_is_refused_before_anything_is_done(directory: Path, offset: Any) -> None:
+    with PartitionLog(directory) as log:
+        log.append(records("a", "b", "c"))
+        for method in (log.read, log.wait, log.delete_records, log.truncate):
+            with pytest.raises(InvalidInputError, match="an offset is an int, not"):
+                method(offset)
+        assert len(content(log)) == 3
+    with PartitionLog(directory) as log:
+        assert len(content(log)) == 3
+
+
+@pytest.mark.parametrize("acks", [True, False, 1.0, 2, "1", None, [], -1])
+def test_acks_are_0_1_or_all(log: PartitionLog, acks: Any) -> None:
+    with pytest.raises(InvalidInputError, match="acks is 0, 1 or 'all', not"):
+        log.append(records("a"), acks=acks)
+    with pytest.raises(InvalidInputError, match="acks is 0, 1 or 'all', not"):
+        log.append_raw(raw_batch(0, "a"), acks=acks)
+
+
+@pytest.mark.parametrize("what", [b"x", "x", bytearray(b"x"), memoryview(b"x"), Record(value=b"x")])
+def test_one_record_is_no_list_of_records(log: PartitionLog, what: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"list of Record, not {type(what).__name__}"):
+        log.append(what)
+    mixed: list[Any] = records("a")
+    mixed.append(b"x")
+    with pytest.raises(InvalidInputError, match="record 1 is bytes, not a Record"):
+        log.append(mixed)
+
+
+def test_a_path_may_be_bytes(tmp_path: Path) -> None:
+    with PartitionLog(os.fsencode(tmp_path / "a-0")) as log:  # type: ignore[arg-type]
+        log.append(records("a"))
+        assert log.directory == str(tmp_path / "a-0")

@@ -139,8 +139,14 @@ def test_no_records_take_no_bytes() -> None:
         ({"key": "text"}, "record 1 cannot be stored: its key is str, not bytes"),
         ({"key": 5}, "record 1 cannot be stored: its key is int, not bytes"),
         ({"key": b"k", "value": 5}, "record 1 cannot be stored: its value is int, not bytes"),
-        ({"headers": [("a", "b")]}, "record 1 cannot be stored: its a is str, not bytes"),
-        ({"headers": [(b"a", b"b")]}, "record 1 cannot be stored: "),
+        (
+            {"headers": [("a", "b")]},
+            "record 1 cannot be stored: the value of header 'a' is str, not bytes",
+        ),
+        (
+            {"headers": [(b"a", b"b")]},
+            "record 1 cannot be stored: the header name b'a' is bytes, not str",
+        ),
         ({"headers": [("\ud800", b"b")]}, "record 1 cannot be stored: "),
         ({"headers": [("a",)]}, "record 1 cannot be stored: "),
         ({"headers": 5}, "record 1 cannot be stored: "),
