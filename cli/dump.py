@@ -109,13 +109,15 @@ def _choose(files: Files, path: str) -> Iterator[PartitionFile] | None:
 
 
 def _parts(files: Files, file: PartitionFile, *, records: bool) -> Iterator[_Part]:
-    if file.kind is FileKind.LOG:
-        yield from _log_parts(files, file.path, records=records)
-        return
     try:
-        yield from side_items(files, file)
+        if file.kind is FileKind.LOG:
+            yield from _log_parts(files, file.path, records=records)
+        else:
+            yield from side_items(files, file)
     except FormatError as error:
         yield _Broken(file.path, error.position or 0, error.reason)
+    except OSError as error:  # the files behind it are shown all the same
+        yield _Broken(file.path, 0, f"the file cannot be read: {error.strerror or error}")
 
 
 def _log_parts(files: Files, path: str, *, records: bool) -> Iterator[_Part]:

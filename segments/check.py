@@ -282,7 +282,9 @@ class _Partition:
         for item in _look_twice(file, self.pause if active else None):
             if isinstance(item, Damage):
                 end = item.position + item.size
-                yield Finding("damage", log.path, item.position, item.reason)
+                yield Finding(
+                    "damage", log.path, item.position, item.reason, item.expected, item.found
+                )
                 for _, index in indexes:
                     index.damage(end)
                 self.end_known = False

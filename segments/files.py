@@ -14,11 +14,12 @@ import contextlib
 import errno
 import mmap
 import os
-import time
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from logstore.segments.boot import boot_id
 from logstore.segments.notify import watch_directories
 
 try:
@@ -199,7 +200,14 @@ class DiskFiles:
         flags = os.O_RDWR if write else os.O_RDONLY
         if create:
             flags |= os.O_CREAT
-        return _DiskFile(path, os.open(path, flags | _BINARY | _CLOEXEC, 0o666))
+        # Without O_NONBLOCK a FIFO would be waited for. A directory can be opened, and not read.
+        descriptor = os.open(path, flags | _BINARY | _CLOEXEC | _NONBLOCK, 0o666)
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, "this is no regular file", path)
+        return _DiskFile(path, descriptor)
 
     def names(self, path: str) -> list[str]:
         """The sorted names of what a directory contains."""
@@ -207,7 +215,11 @@ class DiskFiles:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of that name."""
-        return os.path.exists(path)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True  # any other error is told: what may not be looked at may be there
 
     def is_directory(self, path: str) -> bool:
         """Whether there is a directory of that name."""
@@ -280,30 +292,12 @@ class DiskFiles:
 
     def boot_id(self) -> str:
         """What changes when the machine restarts, and what is unsynced is lost."""
-        return _boot_id()
+        return boot_id()
 
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
-
-
-def _read_boot_id() -> str:
-    with (
-        contextlib.suppress(FileNotFoundError),
-        open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file,
-    ):
-        return file.read().strip()
-    # Off Linux the moment of the boot, as far as two clocks tell it; rounded, since they drift.
-    return f"boot-{round((time.time() - time.monotonic()) / 60)}"
-
-
-_boot: list[str] = []
-
-
-def _boot_id() -> str:
-    if not _boot:
-        _boot.append(_read_boot_id())
-    return _boot[0]
+_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 
 
 def _sync_function() -> Callable[[int], object]:

@@ -48,6 +48,9 @@ class Damage(NamedTuple):
     """Bytes up to the next good batch, or to the end of the file."""
     kind: DamageKind
     reason: str
+    """One sentence, with what was expected and found."""
+    expected: str | None = None
+    found: str | None = None
 
     def error(self, path: str) -> FormatError:
         """The error for whoever cannot go on."""
@@ -73,11 +76,11 @@ def scan(
             yield found
             position += found.header.size
             continue
-        kind, reason = found
+        kind = found.kind
         stop = _next_batch(window, position + 1, end) if resync else end
         if stop < end:
             kind = DamageKind.CORRUPT
-        yield Damage(position, stop - position, kind, reason)
+        yield found._replace(position=position, size=stop - position, kind=kind)
         position = stop
 
 
@@ -134,7 +137,7 @@ def _leads_to(window: _Window, position: int, target: int, end: int, offset: int
     return position == target
 
 
-def _is_good(found: Batch | tuple[DamageKind, str]) -> bool:
+def _is_good(found: Batch | Damage) -> bool:
     return isinstance(found, Batch) and found.crc_ok
 
 
@@ -142,35 +145,44 @@ def _wrong_checksum(batch: Batch, stop: int) -> Damage:
     try:
         batch.check_crc()
     except ChecksumError as error:
+        damage = _of(error)
         reason = f"{error.reason}, and its length is wrong"
-        return Damage(batch.position, stop - batch.position, DamageKind.CORRUPT, reason)
+        return damage._replace(position=batch.position, size=stop - batch.position, reason=reason)
     raise AssertionError("only asked for a batch with a wrong checksum")
 
 
-def _batch_at(window: _Window, position: int, end: int) -> Batch | tuple[DamageKind, str]:
+def _wrong(kind: DamageKind, what: str, expected: str, found: str) -> Damage:
+    """Damage of which only the place is not said."""
+    return Damage(0, 0, kind, f"{what}: expected {expected}, found {found}", expected, found)
+
+
+def _of(error: FormatError) -> Damage:
+    expected, found = (None if v is None else str(v) for v in (error.expected, error.found))
+    return Damage(0, 0, DamageKind.CORRUPT, error.reason, expected, found)
+
+
+def _batch_at(window: _Window, position: int, end: int) -> Batch | Damage:
+    """The batch there, or what is wrong, with the place left open."""
+    torn = DamageKind.TORN
     room = end - position
     prefix = window.read(position, _SMALLEST_HEADER_BYTES)
     if len(prefix) < _SMALLEST_HEADER_BYTES:
         if not prefix.strip(b"\0"):
-            return DamageKind.TORN, f"zeros: expected a batch, found {len(prefix)} zero bytes"
-        return (
-            DamageKind.TORN,
-            f"torn batch: expected a header of {HEADER_BYTES} bytes, found {len(prefix)} bytes",
-        )
+            return _wrong(torn, "zeros", "a batch", f"{len(prefix)} zero bytes")
+        expected = f"a header of {HEADER_BYTES} bytes"
+        return _wrong(torn, "torn batch", expected, f"{len(prefix)} bytes")
     _, size = peek(prefix)
     if not prefix.strip(b"\0") and window.only_zeros(position):
-        return DamageKind.TORN, f"zeros: expected a batch, found {room} zero bytes"
+        return _wrong(torn, "zeros", "a batch", f"{room} zero bytes")
     if not _SMALLEST_HEADER_BYTES < size <= MAX_BATCH_BYTES:
-        return (
-            DamageKind.CORRUPT,
-            f"wrong length: expected at most {MAX_BATCH_BYTES} bytes, found {size}",
-        )
+        expected = f"at most {MAX_BATCH_BYTES} bytes"
+        return _wrong(DamageKind.CORRUPT, "wrong length", expected, f"{size}")
     if size > room:
-        return DamageKind.TORN, f"torn batch: expected {size} bytes, found {room}"
+        return _wrong(torn, "torn batch", f"{size} bytes", f"{room}")
     try:
         return Batch.parse(window.read(position, size), position=position, path=window.path)
     except FormatError as error:
-        return DamageKind.CORRUPT, error.reason
+        return _of(error)
 
 
 def _next_batch(window: _Window, position: int, end: int) -> int:

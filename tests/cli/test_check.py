@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def test_every_finding_has_a_line_with_its_file_and_position(tmp_path: Path) -> 
         "file": str(partition / LAST_LOG),
         "position": end,
         "reason": reason,
-        "expected": None,
-        "found": None,
+        "expected": "a header of 61 bytes",
+        "found": "4 bytes",
     }
 
 
@@ -108,3 +109,13 @@ def test_a_cut_log_is_damage_unless_it_was_cut_between_two_batches(
     run("check", path, code=0 if cut in borders else 1)
     shown = [line["type"] for line in json_lines(run("dump --json", path, code=None))]
     assert shown.count("batch") == sum(0 < border <= cut for border in borders)
+
+
+def test_a_fifo_and_a_directory_in_the_place_of_a_log_are_damage(tmp_path: Path) -> None:
+    partition = on_disk(two_segments(), tmp_path / "orders-0")
+    os.mkfifo(partition / "00000000000000000900.log")
+    (partition / "00000000000000000901.log").mkdir()
+    found = json_lines(run("check --json", partition, code=None))
+    damage = [f for f in found if f["type"] == "damage"]
+    assert [os.path.basename(f["file"])[-7:] for f in damage] == ["900.log", "901.log"]
+    assert {f["reason"] for f in damage} == {"the file cannot be read: this is no regular file"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -357,3 +358,13 @@ def test_what_is_no_partition_is_wrong_use(name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"12345678")
     line = only_line(run("dump", tmp_path / name, code=2).stderr)
     assert "neither a partition nor a file of one" in line
+
+
+def test_a_fifo_and_a_directory_in_the_place_of_a_log_are_damage(tmp_path: Path) -> None:
+    partition = on_disk(two_segments(), tmp_path / "orders-0")
+    os.mkfifo(partition / "00000000000000000900.log")
+    (partition / "00000000000000000901.log").mkdir()
+    found = json_lines(run("dump --json", partition, code=None))
+    damage = [f for f in found if f["type"] == "damage"]
+    assert [os.path.basename(f["file"])[-7:] for f in damage] == ["900.log", "901.log"]
+    assert {f["reason"] for f in damage} == {"the file cannot be read: this is no regular file"}

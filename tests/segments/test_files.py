@@ -97,6 +97,27 @@ def test_a_file_that_is_opened_for_reading_cannot_be_written(file: File, path: s
     reader.close()
 
 
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    for name in ("fifo", "directory"):
+        with pytest.raises(OSError, match="this is no regular file") as caught:
+            FILES.open(str(tmp_path / name))
+        assert caught.value.filename == str(tmp_path / name)
+
+
+def test_what_may_not_be_looked_at_is_not_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    with monkeypatch.context() as patched:  # root may look at everything
+        patched.setattr(os, "stat", refuse)
+        with pytest.raises(PermissionError, match="Permission denied: 'hidden/a'"):
+            FILES.exists("hidden/a")
+
+
 def test_a_missing_file_is_an_error_with_its_path_unless_it_may_be_made(path: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         FILES.open(path, write=True)
