@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import io
 import os
@@ -21,16 +20,17 @@ from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
 from logstore.cli.read_group import read_group
+from logstore.clock import SystemClock
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.log import PartitionLog
+from logstore.segments.files import DiskFiles
 from logstore.segments.record import Record
 from logstore.topic import Topic
+from logstore.waiting import PartitionsWatch
 
 __all__ = ["Start", "parse_offset", "parse_time", "read"]
 
 _WRITE_BYTES = 64 << 10
-_LOOK_SECONDS = 0.02
-"""How often several partitions are looked at for more."""
 _WAIT_SECONDS = 0.5
 """How often a wait is interrupted to see whether anybody still reads the output."""
 
@@ -201,6 +201,10 @@ class _Cursor:
             self.offset = end
         return end
 
+    @property
+    def directory(self) -> str:
+        return self.log.directory
+
     def has_more(self) -> bool:
         return self.end() > self.offset
 
@@ -288,13 +292,14 @@ def _print(
     cursors: list[_Cursor], formatter: Formatter, limit: int | None, *, follow: bool
 ) -> None:
     output = standard_output()
+    watch = PartitionsWatch(DiskFiles(), SystemClock())
     left = sys.maxsize if limit is None else limit
     while left > 0:
         left -= _print_what_is_there(cursors, formatter, left, output.write)
         output.flush()
         if not follow or left <= 0:
             return
-        _wait(cursors)
+        _wait(cursors, watch)
 
 
 def _print_what_is_there(
@@ -330,22 +335,11 @@ def _print_what_is_there(
     return count
 
 
-def _wait(cursors: list[_Cursor]) -> None:
+def _wait(cursors: list[_Cursor], watch: PartitionsWatch) -> None:
     """Return when there is more to read; raise BrokenPipeError when nobody reads the output."""
     while True:
-        if len(cursors) == 1:
-            cursor = cursors[0]
-            # (When the log was cut, the cursor has to go back.)
-            with contextlib.suppress(OffsetOutOfRangeError):
-                cursor.log.wait(cursor.offset, timeout=_WAIT_SECONDS)
-            if cursor.has_more():
-                return
-        else:
-            deadline = time.monotonic() + _WAIT_SECONDS
-            while time.monotonic() < deadline:
-                if any(cursor.has_more() for cursor in cursors):
-                    return
-                time.sleep(_LOOK_SECONDS)
+        if watch.wait(cursors, _WAIT_SECONDS):
+            return
         if _nobody_reads():
             raise BrokenPipeError
 

@@ -25,13 +25,14 @@ from logstore.errors import (
     NoOffsetError,
     OffsetOutOfRangeError,
 )
-from logstore.fetcher import Chunk, ConsumerRecord, Cursor, PartitionsWatch
+from logstore.fetcher import Chunk, ConsumerRecord, Cursor
 from logstore.groups.groups import Groups
 from logstore.groups.membership import Membership, Rebalance
 from logstore.log import PartitionLog
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.segments.files import Files
 from logstore.subscription import RebalanceListener, Subscription, Topics
+from logstore.waiting import PartitionsWatch
 
 __all__ = ["Consumer", "ConsumerRecord", "RebalanceListener"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from logstore.errors import InvalidInputError
+from logstore.groups.assignors import ASSIGNORS
 
-__all__ = ["ASSIGNORS", "ConsumerConfig"]
+__all__ = ["ConsumerConfig"]
 
-ASSIGNORS = ("range", "roundrobin", "sticky", "cooperative-sticky")
 _INT32_MAX = (1 << 31) - 1
 _INT64_MAX = (1 << 63) - 1
 

@@ -1,4 +1,4 @@
-"""What a consumer reads from: a cursor for each of its partitions, and a wait over all of them.
+"""What a consumer reads from: a cursor for each of its partitions.
 
 A cursor reads whole batches in large pieces, checks and decodes one of them at a time, and hands
 out its records. Its position is the offset of the next record that it has not handed out.
@@ -6,25 +6,17 @@ out its records. Its position is the offset of the next record that it has not h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from operator import length_hint
 from typing import NamedTuple
 
-from logstore.clock import Clock
 from logstore.errors import OffsetOutOfRangeError
 from logstore.log import PartitionLog
 from logstore.partitions import TopicPartition
 from logstore.segments.batch import Batch
-from logstore.segments.files import Files, Watch
 from logstore.segments.record import Header
 
-__all__ = ["Chunk", "ConsumerRecord", "Cursor", "PartitionsWatch"]
-
-_SHORTEST_PAUSE = 0.0005
-_LONGEST_PAUSE = 0.01
-_PUBLISHING_SECONDS = 0.002
-"""A write wakes the sleeper microseconds before its end is published; see ``Observer``."""
+__all__ = ["Chunk", "ConsumerRecord", "Cursor"]
 
 
 class ConsumerRecord(NamedTuple):
@@ -38,10 +30,6 @@ class ConsumerRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header]
-
-
-_new_record = partial(tuple.__new__, ConsumerRecord)
-"""``ConsumerRecord._make`` without its Python frame."""
 
 
 class Chunk:
@@ -79,7 +67,6 @@ class Cursor:
     __slots__ = (
         "_batches",
         "_fetch_bytes",
-        "_prefix",
         "_rest",
         "_rest_end",
         "log",
@@ -98,7 +85,6 @@ class Cursor:
         """The offset of the next record to hand out."""
         self.paused = False
         self._fetch_bytes = fetch_bytes
-        self._prefix = tuple(partition)
         self._batches: Iterator[Batch] = iter(())
         """What was read and not yet decoded."""
         self._rest: list[ConsumerRecord] = []
@@ -111,13 +97,14 @@ class Cursor:
         self._batches = iter(())
         self._rest = []
 
+    @property
+    def directory(self) -> str:
+        """The partition's directory."""
+        return self.log.directory
+
     def has_more(self) -> bool:
         """Whether something stands behind the position; the log's start may have passed it."""
         return bool(self._rest) or self.log.log_end_offset > self.position
-
-    def lag(self) -> int:
-        """How many offsets lie between the position and the log's end."""
-        return max(self.log.log_end_offset - self.position, 0)
 
     def take(self, most: int) -> Chunk | None:
         """Up to ``most`` records, all of one batch; None at the end of the log.
@@ -140,7 +127,6 @@ class Cursor:
 
     def _read_batch(self) -> bool:
         """Decode the next batch that holds records; False at the end of the log."""
-        prefix = self._prefix
         while True:
             for batch in self._batches:
                 header = batch.header
@@ -148,11 +134,11 @@ class Cursor:
                 if header.next_offset <= position:
                     continue
                 if not header.control:
-                    found = batch.records()
+                    found = batch.records(row_type=ConsumerRecord, ahead=self.partition)
                     if header.base_offset < position:
                         found = [record for record in found if record.offset >= position]
                     if found:
-                        self._rest = list(map(_new_record, [prefix + row for row in found]))
+                        self._rest = found
                         self._rest_end = header.next_offset
                         return True
                 self.position = header.next_offset
@@ -166,52 +152,3 @@ class Cursor:
                 self.position = max(self.position, fetch.high_watermark)
                 return False
             self._batches = fetch.batches()
-
-
-class PartitionsWatch:
-    """Waits until one of several partitions has more to read. For one thread at a time."""
-
-    def __init__(self, files: Files, clock: Clock) -> None:
-        self._files = files
-        self._clock = clock
-        self._directories: tuple[str, ...] = ()
-        """What ``_watch`` watches."""
-        self._watch: Watch | None = None
-
-    def wait(self, cursors: Iterable[Cursor], seconds: float) -> None:
-        """Return when one of ``cursors`` has more, or after ``seconds``.
-
-        Everything that may have been written before the call is looked for behind the watch's
-        beginning, so that no record is slept through.
-        """
-        cursors = list(cursors)
-        deadline = self._clock.monotonic() + seconds
-        directories = tuple(cursor.log.directory for cursor in cursors)
-        if directories != self._directories:
-            self.close()
-            self._directories = directories
-            self._watch = self._files.watch(*directories) if directories else None
-        pause = _SHORTEST_PAUSE
-        while not any(cursor.has_more() for cursor in cursors):
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                return
-            if self._watch is None:
-                self._clock.sleep(min(pause, left))
-                pause = min(pause * 1.2, _LONGEST_PAUSE)
-            elif self._watch.wait(left):
-                self._await_publishing(cursors)
-
-    def _await_publishing(self, cursors: Sequence[Cursor]) -> None:
-        """A write wakes before the writer has published the new end: give it that moment."""
-        deadline = self._clock.monotonic() + _PUBLISHING_SECONDS
-        while not any(cursor.has_more() for cursor in cursors):
-            if self._clock.monotonic() > deadline:
-                return
-            self._clock.sleep(0.00005)
-
-    def close(self) -> None:
-        """Let go of the watch."""
-        watch, self._watch, self._directories = self._watch, None, ()
-        if watch is not None:
-            watch.close()

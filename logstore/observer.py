@@ -13,6 +13,7 @@ from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
 from logstore.state import DELETED, LogState, StateFile
 from logstore.structure import list_segments
+from logstore.waiting import sleep_until
 from logstore.writer import LogWriter, deleted_error
 
 __all__ = ["Observer", "steadily"]
@@ -21,12 +22,8 @@ _T = TypeVar("_T")
 _ATTEMPTS = 10
 
 _SHORTEST_PAUSE = 0.0005
-_LONGEST_PAUSE = 0.01
 _LONGEST_SLEEP = 0.1
 """Seconds after which a sleeper looks without having been woken: a watch may have been lost."""
-_PUBLISHING_SECONDS = 0.002
-"""How long after a write its publishing is waited for; it takes microseconds, unless the writer
-lost its processor in between."""
 
 
 def steadily(look: Callable[[], View], read: Callable[[View], _T]) -> _T:
@@ -130,27 +127,17 @@ class Observer:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         watch = self._watches.pop() if self._watches else self._files.watch(self._directory)
         try:
-            pause = _SHORTEST_PAUSE
-            while not self._reaches(offset):
+            while True:
                 left = _LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
                 if left <= 0:
-                    return False
-                if watch is None:
-                    self._clock.sleep(min(pause, left))
-                    pause = min(pause * 1.2, _LONGEST_PAUSE)
-                elif watch.wait(min(left, _LONGEST_SLEEP)):
-                    self._await_publishing(offset)
+                    return self._reaches(offset)
+                seconds = min(left, _LONGEST_SLEEP)
+                if sleep_until(lambda: self._reaches(offset), watch, self._clock, seconds):
+                    return True
                 self._check_usable()
-            return True
         finally:
             if watch is not None:
                 self._watches.append(watch)
-
-    def _await_publishing(self, offset: int) -> None:
-        """A write wakes before the writer has published the new end: give it that moment."""
-        deadline = self._clock.monotonic() + _PUBLISHING_SECONDS
-        while not self._reaches(offset) and self._clock.monotonic() < deadline:
-            self._clock.sleep(0.00005)
 
     def _reaches(self, offset: int) -> bool:
         state = self.look().state
