@@ -1,4 +1,4 @@
-"""What an appender asks for and is told: acks, guards, and where its records went."""
+"""What an appender asks for and is told: acks, guards, where its records went, why they did not."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
-from logstore.errors import InvalidInputError
+from logstore.errors import InvalidInputError, PoisonedError, UnknownTopicError
 from logstore.segments import offset_index
 
 __all__ = [
-    "ACKS",
     "MAX_OFFSET",
     "Acks",
     "Appended",
     "Guard",
     "LogView",
+    "check_acks",
     "check_offset",
     "check_read",
+    "deleted_error",
     "new_appended",
     "out_of_bounds",
-    "wrong_acks",
+    "poisoned_error",
 ]
 
 Acks = Literal[0, 1, "all"]
 """When an append returns: written to the operating system (0 and 1), or on stable storage."""
-
-ACKS = frozenset((0, 1, "all"))
 
 MAX_OFFSET = (1 << 63) - 1
 """The largest log end offset: one that Kafka's 64 bits can hold."""
@@ -59,9 +58,10 @@ Guard = Callable[[LogView], None]
 """Looks at the log under the lock, and raises to refuse the append."""
 
 
-def wrong_acks(acks: object) -> InvalidInputError:
-    """The error of an append with other acks than these; True is none, though it equals 1."""
-    return InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
+def check_acks(acks: object) -> None:
+    """Raise InvalidInputError for an ``acks`` that is none; True is none, though it equals 1."""
+    if acks != "all" and (type(acks) is not int or acks not in (0, 1)):
+        raise InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
 
 
 def check_offset(offset: object) -> None:
@@ -88,4 +88,17 @@ def out_of_bounds(directory: str, base_offset: int, next_offset: int) -> Invalid
     return InvalidInputError(
         f"{directory}: batches at offsets {base_offset} to {next_offset - 1} are too far apart for "
         f"one segment, which holds {offset_index.MAX_RELATIVE + 1}: append them one by one"
+    )
+
+
+def deleted_error(directory: str) -> UnknownTopicError:
+    """The error of a log whose topic was deleted."""
+    return UnknownTopicError(f"{directory}: the topic was deleted")
+
+
+def poisoned_error(directory: str) -> PoisonedError:
+    """The error of a log whose last sync failed."""
+    return PoisonedError(
+        f"{directory}: an earlier sync failed, and what it was to save may be lost; "
+        "open the log again to save it anew"
     )

@@ -63,12 +63,8 @@ def _locked(files: Files, clock: Clock, directory: str, name: str) -> Iterator[N
         timeout=_LOCK_SECONDS,
     )
     try:
-        with lock.threads():
-            try:
-                lock.acquire()
-                yield
-            finally:
-                lock.release()
+        with lock.held():
+            yield
     finally:
         lock.close()
 

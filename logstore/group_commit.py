@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from logstore.appending import poisoned_error
 from logstore.errors import ClosedError
 from logstore.reader import View
 from logstore.segments import filenames
 from logstore.segments.files import File, Files
 from logstore.state import POISONED, LogState
 from logstore.structure import segment_path
-from logstore.writer import LogWriter, poisoned_error
+from logstore.writer import LogWriter
 
 __all__ = ["GroupCommit"]
 

@@ -172,12 +172,8 @@ class Live:
         lock = self._lock
         assert lock is not None
         self._check_open()
-        with lock.threads():
-            try:
-                lock.acquire()
-                yield
-            finally:
-                lock.release()
+        with lock.held():
+            yield
 
     def _check_open(self) -> None:
         if self._closed:

@@ -24,14 +24,14 @@ from typing import Literal, NoReturn
 
 from logstore import fork
 from logstore.appending import (
-    ACKS,
     Acks,
     Appended,
     Guard,
     LogView,
+    check_acks,
     check_read,
+    deleted_error,
     new_appended,
-    wrong_acks,
 )
 from logstore.clock import Clock, SystemClock
 from logstore.compaction import CompactionPlan, CompactionResult
@@ -39,7 +39,6 @@ from logstore.config import LogConfig
 from logstore.errors import (
     ClosedError,
     ForkedError,
-    FormatError,
     InvalidInputError,
     OffsetOutOfRangeError,
     PoisonedError,
@@ -67,7 +66,7 @@ from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
 from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
-from logstore.writer import LogWriter, batch_size, deleted_error
+from logstore.writer import LogWriter, batch_size
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
@@ -103,11 +102,7 @@ class PartitionLog:
         self._clock: Clock = clock or SystemClock()
         self._lock_timeout = lock_timeout
         self._read_only = read_only
-        # What each append asks for; the configuration does not change.
-        self._append_time = self.config.message_timestamp_type == TimestampType.LOG_APPEND.label
-        self._compacts = self.config.compacts
-        self._max_message_bytes = self.config.max_message_bytes
-        self._chooses_codec = self.config.compression_type != "producer"
+        self._note_config()
         self._now_ms = self._clock.now_ms
         self._refusal: type[ClosedError | ForkedError | UnknownTopicError] | None = None
         """Why the handle cannot be used any more, if so."""
@@ -258,25 +253,26 @@ class PartitionLog:
     def configure(self, config: LogConfig) -> None:
         """Go on by this configuration, at once."""
         self.config = config
-        self._append_time = config.message_timestamp_type == TimestampType.LOG_APPEND.label
+        self._note_config()
         self._upkeep.configure(config)
+        if self._writing is not None:
+            self._writing[1].configure(config)
+
+    def _note_config(self) -> None:
+        """What each append asks for."""
+        config = self.config
+        self._append_time = config.message_timestamp_type == TimestampType.LOG_APPEND.label
         self._compacts = config.compacts
         self._max_message_bytes = config.max_message_bytes
         self._chooses_codec = config.compression_type != "producer"
-        if self._writing is not None:
-            self._writing[1].configure(config)
 
     # The locks --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[LogWriter]:
         lock, writer = self._writing or self._refuse()
-        with lock.threads():
-            try:
-                lock.acquire()
-                yield writer
-            finally:
-                lock.release()
+        with lock.held():
+            yield writer
 
     def _check_usable(self) -> None:
         """Raise for whoever may not use the handle any more."""
@@ -306,8 +302,8 @@ class PartitionLog:
             if isinstance(records, Batch):
                 return self.append_raw(records.raw, acks=acks, guard=guard)
             records = listed(records)
-        if acks != "all" and (type(acks) is not int or acks not in ACKS):  # type: ignore[unreachable]
-            raise wrong_acks(acks)
+        if acks != "all":
+            check_acks(acks)
         if self._chooses_codec or type(codec) is not Codec:
             codec = self.config.codec_for(codec)
         now = self._now_ms()
@@ -353,8 +349,7 @@ class PartitionLog:
         ``replica`` they keep offsets and leader epochs, which may leave gaps but not go back.
         Raises FormatError (also for a wrong CRC) or InvalidInputError, and appends nothing then.
         """
-        if acks != "all" and (type(acks) is not int or acks not in ACKS):  # type: ignore[unreachable]
-            raise wrong_acks(acks)
+        check_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
         batches = ready_batches(
@@ -471,21 +466,17 @@ class PartitionLog:
         FormatError where the log is damaged. CRCs are checked by whoever opens the batches.
         """
         check_read(offset, max_bytes, upto)
-        for attempt in range(_READ_ATTEMPTS):
-            view = self._look()
+
+        def read(view: View) -> Fetch:
             state = view.state
             if not state.log_start_offset <= offset <= state.next_offset:
                 raise OffsetOutOfRangeError(
                     self.directory, offset, state.log_start_offset, state.next_offset
                 )
             limit = state.next_offset if upto == "written" else state.synced_offset
-            try:
-                return self._reader.read(view, offset, max_bytes=max_bytes, high_watermark=limit)
-            except (FormatError, FileNotFoundError):
-                # Somebody may have changed the files after the view was made: look again.
-                if attempt + 1 == _READ_ATTEMPTS or self._look() is view:
-                    raise
-        raise AssertionError("unreachable")
+            return self._reader.read(view, offset, max_bytes=max_bytes, high_watermark=limit)
+
+        return steadily(self._look, read)
 
     def offset_for_time(self, timestamp: int) -> tuple[int, int] | None:
         """``(offset, timestamp)`` of the first record whose timestamp (milliseconds) is not below
@@ -503,6 +494,3 @@ class PartitionLog:
         if self._refusal is not None:
             self._refuse()
         return self._observer.look()
-
-
-_READ_ATTEMPTS = 10

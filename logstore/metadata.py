@@ -258,13 +258,8 @@ class Metadata:
         lock = self._lock
         if environment is None or lock is None:
             raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
-        with lock.threads():
-            try:
-                lock.acquire()
-                with environment.transaction(write=True) as transaction:
-                    yield Tables(environment.handle, transaction)
-            finally:
-                lock.release()
+        with lock.held(), environment.transaction(write=True) as transaction:
+            yield Tables(environment.handle, transaction)
 
     def update(self, change: Callable[[View], Sequence[Change]]) -> list[Change]:
         """Change definitions: ``change`` is shown them as they are, and returns what they become,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from logstore.appending import check_offset
+from logstore.appending import check_offset, deleted_error
 from logstore.clock import Clock
 from logstore.errors import FormatError, LockTimeoutError, OffsetOutOfRangeError
 from logstore.reader import View, observe
@@ -14,7 +14,7 @@ from logstore.segments.files import Files, Watch
 from logstore.state import DELETED, LogState, StateFile
 from logstore.structure import list_segments
 from logstore.waiting import sleep_until
-from logstore.writer import LogWriter, deleted_error
+from logstore.writer import LogWriter
 
 __all__ = ["Observer", "steadily"]
 

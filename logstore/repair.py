@@ -196,12 +196,8 @@ class _Partition:
                 raise LockTimeoutError(
                     f"{self._directory}: another process or thread is compacting or cutting the log"
                 ) from None
-            with lock.threads():
-                try:
-                    lock.acquire()
-                    yield
-                finally:
-                    lock.release()
+            with lock.held():
+                yield
         finally:
             cleaner.close()
             lock.close()

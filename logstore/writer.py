@@ -11,10 +11,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from logstore.appending import MAX_OFFSET, out_of_bounds
+from logstore.appending import MAX_OFFSET, deleted_error, out_of_bounds, poisoned_error
 from logstore.config import LogConfig
 from logstore.epochs import advance_epochs
-from logstore.errors import PoisonedError, UnknownTopicError
 from logstore.loader import recover, settle_tail
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
@@ -27,7 +26,7 @@ from logstore.segments.time_index import TimeEntry
 from logstore.state import CLEAN, DELETED, POISONED, Checkpoint, LogState, Marks, StateFile
 from logstore.structure import remove_segment, segment_path, start_segment
 
-__all__ = ["BatchSize", "LogWriter", "batch_size", "deleted_error", "poisoned_error"]
+__all__ = ["BatchSize", "LogWriter", "batch_size"]
 
 
 _ROLL_BYTES = 8 << 20
@@ -499,16 +498,3 @@ class LogWriter:
             state.generation |= 1
         state.flags |= POISONED
         self._state_file.publish(state)
-
-
-def deleted_error(directory: str) -> UnknownTopicError:
-    """The error of a log whose topic was deleted."""
-    return UnknownTopicError(f"{directory}: the topic was deleted")
-
-
-def poisoned_error(directory: str) -> PoisonedError:
-    """The error of a log whose last sync failed."""
-    return PoisonedError(
-        f"{directory}: an earlier sync failed, and what it was to save may be lost; "
-        "open the log again to save it anew"
-    )

@@ -58,7 +58,7 @@ PURE_IMPORTS = (
 # The top-level folders are no packages of their own.
 NOT_PACKAGES = ("segments", "cli")
 
-MAX_LINES = 520
+MAX_LINES = 500
 
 
 def source_files(folder: str) -> list[Path]:
