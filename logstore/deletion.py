@@ -23,7 +23,7 @@ from logstore.log import LOCK_FILE, STATE_FILE
 from logstore.segments import filenames
 from logstore.segments.files import Files
 from logstore.state import STATE_BYTES, StateFile
-from logstore.structure import CLEANER_LOCK
+from logstore.structure import CLEANER_LOCK, remove_tree
 
 __all__ = ["remove_deleted", "take_away"]
 
@@ -49,7 +49,7 @@ def take_away(
     target = os.path.join(topics, filenames.deleted_directory(name, number, topic_id.hex))
     with _locked(files, clock, directory, CLEANER_LOCK):
         if files.is_directory(target):  # a handle made the directory anew when it was gone
-            _remove_tree(files, target)
+            remove_tree(files, target)
         files.rename(directory, target)
         files.sync_directory(topics)
 
@@ -73,16 +73,4 @@ def remove_deleted(files: Files, topics: str) -> None:
     """Step 3 for all that were renamed. Several processes may be at it."""
     for name in files.names(topics):
         if filenames.is_deleted_directory(name):
-            _remove_tree(files, os.path.join(topics, name))
-
-
-def _remove_tree(files: Files, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for name in files.names(path):
-            inside = os.path.join(path, name)
-            if files.is_directory(inside):
-                _remove_tree(files, inside)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    files.remove(inside)
-        files.remove_directory(path)
+            remove_tree(files, os.path.join(topics, name))

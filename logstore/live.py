@@ -27,13 +27,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 
 from logstore import fork
-from logstore.backup_files import remove_tree
 from logstore.clock import Clock
 from logstore.environments import Environment, open_environment
 from logstore.errors import ClosedError, ReadOnlyError
 from logstore.locking import PartitionLock
 from logstore.metadata import Metadata
 from logstore.segments.files import Files
+from logstore.structure import remove_tree
 from logstore.tables import Tables
 
 __all__ = ["Live", "Restored"]
@@ -230,7 +230,7 @@ class Live:
         for name in self._files.names(self._directory):
             path = os.path.join(self._directory, name)
             if path != directory and self._files.is_directory(path):
-                remove_tree(path)
+                remove_tree(self._files, path)
         return directory
 
 

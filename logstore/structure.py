@@ -29,6 +29,7 @@ __all__ = [
     "read_offset",
     "remove_below",
     "remove_segment",
+    "remove_tree",
     "segment_path",
     "start_segment",
     "swap_in",
@@ -246,3 +247,16 @@ def purge(files: Files, directory: str, suffixes: Sequence[str]) -> None:
 def _remove(files: Files, path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         files.remove(path)
+
+
+def remove_tree(files: Files, path: str) -> None:
+    """Remove a directory and everything in it; others may be at it, too."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in files.names(path):
+            inside = os.path.join(path, name)
+            if files.is_directory(inside):
+                remove_tree(files, inside)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    files.remove(inside)
+        files.remove_directory(path)
