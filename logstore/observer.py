@@ -13,7 +13,7 @@ from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
 from logstore.state import DELETED, LogState, StateFile
 from logstore.structure import list_segments
-from logstore.waiting import sleep_until
+from logstore.waiting import LONGEST_SLEEP, sleep_until
 from logstore.writer import LogWriter
 
 __all__ = ["Observer", "steadily"]
@@ -22,8 +22,6 @@ _T = TypeVar("_T")
 _ATTEMPTS = 10
 
 _SHORTEST_PAUSE = 0.0005
-_LONGEST_SLEEP = 0.1
-"""Seconds after which a sleeper looks without having been woken: a watch may have been lost."""
 
 
 def steadily(look: Callable[[], View], read: Callable[[View], _T]) -> _T:
@@ -128,10 +126,10 @@ class Observer:
         watch = self._watches.pop() if self._watches else self._files.watch(self._directory)
         try:
             while True:
-                left = _LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
+                left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
                 if left <= 0:
                     return self._reaches(offset)
-                seconds = min(left, _LONGEST_SLEEP)
+                seconds = min(left, LONGEST_SLEEP)
                 if sleep_until(lambda: self._reaches(offset), watch, self._clock, seconds):
                     return True
                 self._check_usable()

@@ -12,8 +12,10 @@ from typing import Protocol
 from logstore.clock import Clock
 from logstore.segments.files import Files, Watch
 
-__all__ = ["PartitionsWatch", "sleep_until"]
+__all__ = ["LONGEST_SLEEP", "PartitionsWatch", "sleep_until"]
 
+LONGEST_SLEEP = 0.1
+"""Seconds after which a sleeper looks without having been woken: a watch may have been lost."""
 _SHORTEST_PAUSE = 0.0005
 _LONGEST_PAUSE = 0.01
 _PUBLISHING_SECONDS = 0.002
@@ -35,7 +37,7 @@ def sleep_until(
         if watch is None:
             clock.sleep(min(pause, left))
             pause = min(pause * 1.2, _LONGEST_PAUSE)
-        elif watch.wait(left):
+        elif watch.wait(min(left, LONGEST_SLEEP)):
             # A write wakes before the writer has published the new end: give it that moment.
             publishing = clock.monotonic() + _PUBLISHING_SECONDS
             while not ready() and clock.monotonic() < publishing:
