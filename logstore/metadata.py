@@ -225,6 +225,8 @@ class Metadata:
             raise ClosedError(f"{self._directory}: the store was closed")
         if self._environment is None and self._read_only:
             self._environment = open_environment(self._directory, read_only=True)
+            if self._environment is None and self._files.is_directory(self._log_directory):
+                raise self._lost()
         return self._environment
 
     def check(self, key: str, fields: Mapping[str, Any]) -> None:
@@ -325,10 +327,7 @@ class Metadata:
     def _check_kinship(self, applied: int | None, end: int) -> None:
         """Whether ``meta`` was made from a log that ends at ``end``."""
         if applied is None and end:
-            raise FormatError(
-                "the definitions are lost; 'logstore repair' makes them from __metadata",
-                path=self._directory,
-            )
+            raise self._lost()
         if applied is not None and applied > end:
             raise FormatError(
                 "the end of __metadata is lost; 'logstore repair' makes it from meta",
@@ -336,6 +335,12 @@ class Metadata:
                 expected=f"{applied} records or more",
                 found=end,
             )
+
+    def _lost(self) -> FormatError:
+        return FormatError(
+            "the definitions are lost; 'logstore repair' makes them from __metadata",
+            path=self._directory,
+        )
 
     def _catch_up_on_opening(self) -> None:
         with self.transaction() as tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -222,6 +223,19 @@ def test_a_lost_environment_is_told_from_a_new_one(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(FormatError, match="the definitions are lost; 'logstore repair'"):
         Metadata(str(tmp_path))
+
+
+def test_a_reader_is_told_of_a_lost_environment_and_sees_no_store_without_topics(
+    tmp_path: Path,
+) -> None:
+    metadata = Metadata(str(tmp_path))
+    put(metadata, "a", {"n": 1})
+    metadata.close()
+    shutil.rmtree(tmp_path / "meta")
+    reader = Metadata(str(tmp_path), read_only=True)
+    with pytest.raises(FormatError, match="the definitions are lost; 'logstore repair'"):
+        reader.items()
+    reader.close()
 
 
 def test_a_log_that_lost_its_end_is_told(tmp_path: Path) -> None:
