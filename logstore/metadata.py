@@ -48,10 +48,10 @@ from logstore.errors import (
 from logstore.locking import PartitionLock
 from logstore.log import PartitionLog
 from logstore.segments import filenames
-from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
-from logstore.segments.files import DiskFiles, Files, write_atomically
+from logstore.segments.files import DiskFiles, Files
 from logstore.segments.record import Record
 from logstore.tables import MAX_KEY_BYTES, Tables
+from logstore.topic import write_topic_id
 
 __all__ = ["METADATA_TOPIC", "Change", "Metadata", "View"]
 
@@ -307,8 +307,7 @@ class Metadata:
         self._files.make_directory(self._log_directory)
         path = os.path.join(self._log_directory, filenames.PARTITION_METADATA)
         if not self._files.exists(path):
-            data = format_partition_metadata(PartitionMetadata(0, METADATA_TOPIC.topic_id))
-            write_atomically(self._files, path, data)
+            write_topic_id(self._files, self._log_directory, METADATA_TOPIC.topic_id)
         log = PartitionLog(
             self._log_directory,
             files=self._files,

@@ -19,7 +19,7 @@ from logstore.segments.checkpoint import PartitionMetadata, format_partition_met
 from logstore.segments.files import DiskFiles, Files, write_atomically
 from logstore.structure import list_segments
 
-__all__ = ["MAX_PARTITIONS", "Topic", "adopt_topic_id", "check_topic_name"]
+__all__ = ["MAX_PARTITIONS", "Topic", "adopt_topic_id", "check_topic_name", "write_topic_id"]
 
 MAX_TOPIC_NAME_LENGTH = 249
 """The longest name of a topic: with ``-`` and a partition's number it must fit a file name."""
@@ -56,8 +56,13 @@ def adopt_topic_id(
     path = os.fsdecode(directory)
     if not files.is_directory(path) or not list_segments(files, path):
         raise InvalidInputError(f"{path}: there is no partition here")
+    write_topic_id(files, path, topic_id)
+
+
+def write_topic_id(files: Files, directory: str, topic_id: uuid.UUID) -> None:
+    """Write a partition's ``partition.metadata``. Commit point: the file's rename."""
     data = format_partition_metadata(PartitionMetadata(0, topic_id))
-    write_atomically(files, os.path.join(path, filenames.PARTITION_METADATA), data)
+    write_atomically(files, os.path.join(directory, filenames.PARTITION_METADATA), data)
 
 
 class Topic:

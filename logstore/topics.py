@@ -30,9 +30,8 @@ from logstore.errors import (
 from logstore.log import PartitionLog
 from logstore.metadata import METADATA_TOPIC, TOPICS, Change, Metadata, View
 from logstore.segments import filenames
-from logstore.segments.checkpoint import PartitionMetadata, format_partition_metadata
-from logstore.segments.files import Files, write_atomically
-from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
+from logstore.segments.files import Files
+from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name, write_topic_id
 
 __all__ = ["TopicCatalogue"]
 
@@ -364,8 +363,7 @@ class TopicCatalogue:
             self._check_defined(topic)  # it is deleted with the same lock in hand
             self._files.make_directory(directory)
             if not self._files.exists(metadata):
-                data = format_partition_metadata(PartitionMetadata(0, topic.id))
-                write_atomically(self._files, metadata, data)
+                write_topic_id(self._files, directory, topic.id)
 
     def close(self) -> None:
         """Close every partition that is open."""
