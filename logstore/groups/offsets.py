@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 
@@ -173,39 +174,47 @@ def restore_offsets(metadata: Metadata, lend: Lend) -> tuple[Restored, Restored]
     with metadata.transaction() as meta:
         rows = list(meta.items(OFFSETS))
         names = dict(meta.items(GROUP_NAMES))
-    offsets: dict[bytes, bytes] = {}
+    committed: defaultdict[tuple[uuid.UUID, int], dict[bytes, OffsetValue]] = defaultdict(dict)
     for packed, data in rows:
-        value = _cut(OffsetKey.unpack(packed), OffsetValue.unpack(data), lend)
-        if value is not None:
-            offsets[packed] = value.pack()
+        key, value = OffsetKey.unpack(packed), OffsetValue.unpack(data)
+        if value.offset != REMOVED:
+            # The numbers of the new environment begin at 1.
+            committed[key.topic_id, key.partition][packed] = value._replace(number=0)
+    offsets: dict[bytes, bytes] = {}
+    for place, values in committed.items():  # each log is opened once, whatever the groups
+        cut = _cut(place, values, lend)
+        offsets |= {packed: value.pack() for packed, value in cut.items()}
     with_offsets = {packed[:16] for packed in offsets}
     names = {key: value for key, value in names.items() if key in with_offsets}
     groups = {key: encode_group(group_from_name(value), 0) for key, value in names.items()}
     return {OFFSETS: offsets, GROUPS: groups}, {OFFSETS: offsets, GROUP_NAMES: names}
 
 
-def _cut(key: OffsetKey, value: OffsetValue, lend: Lend) -> OffsetValue | None:
-    value = value._replace(number=0)  # those of the new environment begin at 1
-    if value.offset == REMOVED:
-        return None
+def _cut(
+    place: tuple[uuid.UUID, int], values: dict[bytes, OffsetValue], lend: Lend
+) -> dict[bytes, OffsetValue]:
+    """The offsets of all groups in a log, cut back to its end; none where there is no log."""
     try:
-        lent = lend(key.topic_id, key.partition)
+        lent = lend(*place)
         if lent is None:
-            return None
+            return {}
         with lent as log:
             end = log.log_end_offset
     except (LogstoreError, OSError) as error:
         # A log that cannot be opened cannot be appended to either, until it is repaired.
-        _log.warning("an offset could not be compared with its log: %s", error)
-        return value
-    if end < value.offset:
-        _log.warning(
-            "%s: a committed offset of %d was cut back to the log's end, %d",
-            log.directory,
-            value.offset,
-            end,
-        )
-    return value._replace(offset=min(value.offset, end))
+        _log.warning("offsets could not be compared with their log: %s", error)
+        return values
+    for value in values.values():
+        if end < value.offset:
+            _log.warning(
+                "%s: a committed offset of %d was cut back to the log's end, %d",
+                log.directory,
+                value.offset,
+                end,
+            )
+    return {
+        packed: value._replace(offset=min(value.offset, end)) for packed, value in values.items()
+    }
 
 
 def _name_row(group: Group) -> bytes:

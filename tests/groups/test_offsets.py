@@ -17,6 +17,8 @@ from logstore.groups.records import OFFSETS, OffsetKey, OffsetValue, group_id
 from logstore.log import Acks
 from logstore.metadata import Metadata
 from logstore.partitions import OffsetAndMetadata, TopicPartition
+from logstore.topic import Topic
+from logstore.topics import TopicCatalogue
 
 from .support import GROUP, RestartedFiles, at, committed, image, make_topic
 
@@ -194,6 +196,25 @@ def test_offsets_that_lead_a_log_whose_synced_end_is_gone_are_cut_back(
         assert f"cut back to the log's end, {end}" in caplog.text
     with restarted(path, "the third run") as other:
         assert committed(other, 0, 1) == [end, 9]
+
+
+def test_after_a_restart_each_log_is_compared_once_with_the_offsets_of_all_groups(
+    store: logstore.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_topic(store)
+    groups = ("a", "b", "c")
+    for number, group in enumerate(groups):
+        store.groups.commit(group, at({0: number, 1: 9 - number}), durable=True)
+    lend, lent = TopicCatalogue.lend, []
+
+    def note(self: TopicCatalogue, topic: Topic, number: int) -> object:
+        lent.append(number)
+        return lend(self, topic, number)
+
+    monkeypatch.setattr(TopicCatalogue, "lend", note)
+    with restarted(image(store, tmp_path / "image")) as other:
+        assert sorted(lent) == [0, 1]
+        assert [committed(other, 0, 1, group=group) for group in groups] == [[0, 9], [1, 8], [2, 7]]
 
 
 def test_after_a_power_cut_no_offset_leads_its_log_and_no_durable_one_is_lost(
