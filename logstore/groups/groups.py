@@ -146,15 +146,17 @@ class Groups:
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed for each of these partitions; None: nothing."""
         self._check_usable()
-        key = group_id(group)
+        group_key = group_id(group)
         definitions = self._topics.definitions()
-        found: dict[TopicPartition, OffsetAndMetadata | None] = {}
-        for partition in partitions:
-            definition = definitions.get(partition.topic)
-            value = None
-            if definition is not None:
-                value = self._offsets.get(OffsetKey(key, definition.topic_id, partition.partition))
-            found[partition] = value and OffsetAndMetadata(value.offset, value.metadata)
+        found: dict[TopicPartition, OffsetAndMetadata | None] = dict.fromkeys(partitions)
+        keys = {
+            OffsetKey(group_key, definitions[place.topic].topic_id, place.partition): place
+            for place in found
+            if place.topic in definitions
+        }
+        if keys:
+            for key, value in self._offsets.get(keys).items():
+                found[keys[key]] = OffsetAndMetadata(value.offset, value.metadata)
         return found
 
     def commit(

@@ -19,7 +19,7 @@ import json
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from logstore.clock import Clock
@@ -79,19 +79,17 @@ class Offsets:
         tables.put(OFFSETS, packed, value.pack())
         tables.put(DIRTY, packed, b"")
 
-    def get(self, key: OffsetKey) -> OffsetValue | None:
-        """What was committed."""
+    def get(self, keys: Iterable[OffsetKey]) -> dict[OffsetKey, OffsetValue]:
+        """What was committed, at one moment; a key without an offset is not in it."""
         with self._reading() as tables:
-            data = tables.get(OFFSETS, key.pack())
-        value = None if data is None else OffsetValue.unpack(data)
-        return None if value is None or value.offset == REMOVED else value
+            rows = [(key, tables.get(OFFSETS, key.pack())) for key in keys]
+        return _committed((key, data) for key, data in rows if data is not None)
 
     def of_group(self, group: bytes) -> dict[OffsetKey, OffsetValue]:
         """All committed offsets of a group."""
         with self._reading() as tables:
             rows = list(tables.items(OFFSETS, group))
-        values = {OffsetKey.unpack(key): OffsetValue.unpack(value) for key, value in rows}
-        return {key: value for key, value in values.items() if value.offset != REMOVED}
+        return _committed((OffsetKey.unpack(key), data) for key, data in rows)
 
     def _reading(self) -> AbstractContextManager[Tables]:
         """Where there is no live environment to be read, the checkpoints are what counts."""
@@ -166,6 +164,12 @@ class Offsets:
             if log.synced_offset < offset:
                 log.flush()
             return log.synced_offset
+
+
+def _committed(rows: Iterable[tuple[OffsetKey, bytes]]) -> dict[OffsetKey, OffsetValue]:
+    """The offsets in rows, without those that were removed."""
+    values = {key: OffsetValue.unpack(data) for key, data in rows}
+    return {key: value for key, value in values.items() if value.offset != REMOVED}
 
 
 def restore_offsets(metadata: Metadata, lend: Lend) -> tuple[Restored, Restored]:
