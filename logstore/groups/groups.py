@@ -175,7 +175,7 @@ class Groups:
         members. UnknownTopicError, InvalidInputError.
         """
         self._check_writable()
-        keys = {place: self._key(group, place) for place in offsets}
+        keys = self._keys(group, offsets)
         member_id, generation = "", -1
         if membership is None:
             self._coordinator.bury(group)
@@ -207,14 +207,21 @@ class Groups:
         if durable:
             self._offsets.checkpoint(keys.values())
 
-    def _key(self, group: str, place: TopicPartition) -> OffsetKey:
-        definition = self._topics.definitions().get(place.topic)
-        if definition is None or not 0 <= place.partition < definition.partition_count:
-            raise UnknownTopicError(
-                f"there is no partition {place.partition} of a topic called {place.topic!r} in "
-                f"{self._store}"
-            )
-        return OffsetKey(group_id(group), definition.topic_id, place.partition)
+    def _keys(
+        self, group: str, places: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, OffsetKey]:
+        group_key = group_id(group)
+        definitions = self._topics.definitions()
+        keys = {}
+        for place in places:
+            definition = definitions.get(place.topic)
+            if definition is None or not 0 <= place.partition < definition.partition_count:
+                raise UnknownTopicError(
+                    f"there is no partition {place.partition} of a topic called {place.topic!r} "
+                    f"in {self._store}"
+                )
+            keys[place] = OffsetKey(group_key, definition.topic_id, place.partition)
+        return keys
 
     def checkpoint(self) -> None:
         """Put what anybody has committed since the last time on stable storage."""
@@ -231,7 +238,7 @@ class Groups:
         """Remove what a group has committed for partitions. Raises GroupNotEmptyError while the
         group has members, UnknownGroupError, UnknownTopicError."""
         self._check_writable()
-        keys = [self._key(group, place) for place in partitions]
+        keys = self._keys(group, partitions).values()
         self._alone(group, lambda tables: self._remove(tables, keys))
         self._offsets.checkpoint(keys)
 
@@ -266,7 +273,7 @@ class Groups:
         if dry_run:
             return changes
         self._check_writable()
-        keys = {place: self._key(group, place) for place in changes}
+        keys = self._keys(group, changes)
 
         def move(tables: Tables) -> None:
             for place, change in changes.items():
