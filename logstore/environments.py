@@ -28,14 +28,15 @@ except ImportError:  # a platform on which stores can only be read
 from logstore.errors import FormatError
 from logstore.segments.files import DiskFiles
 
-__all__ = ["Environment", "busy", "in_use", "open_environment"]
+__all__ = ["DATA_FILE", "LOCK_FILE", "Environment", "busy", "in_use", "open_environment"]
 
 _MAP_BYTES = 1 << 40
 """Address space that is set aside: 1 TiB. The file stays as small as what is in it."""
 _MAX_READERS = 4096
 _MAX_TABLES = 64
-_DATA_FILE = "data.mdb"
-_LOCK_FILE = "lock.mdb"
+DATA_FILE = "data.mdb"
+LOCK_FILE = "lock.mdb"
+"""The names are LMDB's own."""
 
 busy = threading.RLock()
 """Held around every call into LMDB, and by whoever forks."""
@@ -105,7 +106,7 @@ def in_use(directory: str) -> bool:
     """Whether the environment in a directory is open, in this process or in another one: each
     user holds a lock of POSIX's on the first byte of the lock file."""
     status = os.stat(directory)
-    path = os.path.join(directory, _LOCK_FILE)
+    path = os.path.join(directory, LOCK_FILE)
     # To let go of such a lock is to let go of all that the process has on the file, LMDB's too.
     with busy:
         if (status.st_dev, status.st_ino) in _environments:
@@ -131,7 +132,7 @@ def open_environment(directory: str, *, read_only: bool, sync: bool = True) -> E
         if read_only:
             # One that somebody is just making begins as an empty file.
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(os.path.join(directory, _DATA_FILE)).st_size:
+                if os.stat(os.path.join(directory, DATA_FILE)).st_size:
                     return _share(directory, read_only=True, sync=sync)
             return None
         DiskFiles().make_directory(directory)
@@ -179,7 +180,7 @@ def _errors(directory: str) -> Iterator[None]:
         code = getattr(error, "code", 0) or 0
         if code > 0:
             raise OSError(code, os.strerror(code), directory) from error
-        path = os.path.join(directory, _DATA_FILE)
+        path = os.path.join(directory, DATA_FILE)
         raise FormatError("LMDB cannot use this file", path=path, found=error) from error
 
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from logstore import fork
 from logstore.clock import Clock
-from logstore.environments import Environment, open_environment
+from logstore.environments import DATA_FILE, Environment, open_environment
 from logstore.errors import ClosedError, ReadOnlyError
 from logstore.locking import PartitionLock
 from logstore.metadata import Metadata
@@ -44,7 +44,6 @@ RECORD_TABLE = "live"
 _RECORD = b"current"
 _LOCK = "lock"
 _LOCK_SECONDS = 60.0
-_DATA_FILE = "data.mdb"
 
 Restored = Mapping[str, Mapping[bytes, bytes]]
 """Tables for a new live environment; where ``meta`` has one of that name, it is replaced, too."""
@@ -200,7 +199,7 @@ class Live:
 
     def _describe(self, directory: str) -> dict[str, object] | None:
         try:
-            status = os.stat(os.path.join(directory, _DATA_FILE))
+            status = os.stat(os.path.join(directory, DATA_FILE))
         except FileNotFoundError:
             return None
         return {

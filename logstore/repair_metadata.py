@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.definitions import TopicDefinition, topic_fields, topic_key
-from logstore.environments import in_use, open_environment
+from logstore.environments import DATA_FILE, LOCK_FILE, in_use, open_environment
 from logstore.errors import FormatError, InvalidInputError, LogstoreError
 from logstore.log import PartitionLog
 from logstore.metadata import (
@@ -50,8 +50,6 @@ from logstore.topic import check_topic_name
 
 __all__ = ["Step", "repair_definitions"]
 
-_DATA_FILE = "data.mdb"
-_LOCK_FILE = "lock.mdb"
 _MAX_METADATA_BYTES = 4096
 
 _PROBE = """
@@ -130,7 +128,7 @@ class _Definitions:
     # Looking ----------------------------------------------------------------------------------
 
     def _is_there(self) -> bool:
-        return self._files.exists(os.path.join(self._meta, _DATA_FILE))
+        return self._files.exists(os.path.join(self._meta, DATA_FILE))
 
     def _damage(self) -> str | None:
         """What is wrong with ``meta``, if anything is.
@@ -206,7 +204,7 @@ class _Definitions:
     # Doing ------------------------------------------------------------------------------------
 
     def _make_meta(self, damage: str, *, dry_run: bool) -> Iterator[Step]:
-        path = os.path.join(self._meta, _DATA_FILE)
+        path = os.path.join(self._meta, DATA_FILE)
         if self._files.is_directory(self._meta) and in_use(self._meta):
             yield Step("failed", path, f"{damage}; it is in use: end the programs that use it")
             return
@@ -215,7 +213,7 @@ class _Definitions:
             yield Step("aside", path, damage, saved)
         if not dry_run:
             with contextlib.suppress(FileNotFoundError):
-                self._files.remove(os.path.join(self._meta, _LOCK_FILE))
+                self._files.remove(os.path.join(self._meta, LOCK_FILE))
             environment = open_environment(self._meta, read_only=False)
             assert environment is not None
             try:
