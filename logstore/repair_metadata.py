@@ -214,47 +214,43 @@ class _Definitions:
         if not dry_run:
             with contextlib.suppress(FileNotFoundError):
                 self._files.remove(os.path.join(self._meta, LOCK_FILE))
-            environment = open_environment(self._meta, read_only=False)
-            assert environment is not None
-            try:
-                with (
-                    self._opened_log() as log,
-                    environment.transaction(write=True) as transaction,
-                ):
-                    tables = Tables(environment.handle, transaction)
-                    set_applied(tables, 0)
-                    catch_up(tables, log)
-            finally:
-                environment.close()
+            with self._both() as (tables, log):
+                set_applied(tables, 0)
+                catch_up(tables, log)
         reason = (
             f"{damage}; made from __metadata. What else was in it is lost: the checkpoints of "
             "committed offsets"
         )
         yield Step("build", path, reason)
 
-    def _opened_log(self) -> PartitionLog:
-        config = LogConfig.from_overrides(METADATA_TOPIC.overrides)
-        return PartitionLog(self._log, files=self._files, clock=self._clock, config=config)
-
-    def _make_log(self) -> None:
+    @contextlib.contextmanager
+    def _both(self) -> Iterator[tuple[Tables, PartitionLog]]:
+        """A transaction that writes ``meta``, and ``__metadata``; each is made if it is missing."""
         environment = open_environment(self._meta, read_only=False)
         assert environment is not None
+        config = LogConfig.from_overrides(METADATA_TOPIC.overrides)
         try:
-            with self._opened_log() as log, environment.transaction(write=True) as transaction:
-                tables = Tables(environment.handle, transaction)
-                known = dict(tables.items(DEFINITIONS))
-                gone: dict[bytes, None] = {}
-                offset = log.log_start_offset
-                while (fetch := log.read(offset)).data:
-                    gone |= {r.key: None for r in fetch.records() if r.key is not None}
-                    offset = fetch.next_offset
-                records = [Record(key=key, value=value) for key, value in known.items()]
-                records += [Record(key=key) for key in gone if key not in known]
-                if records:
-                    offset = log.append(records, acks="all").last_offset + 1
-                set_applied(tables, offset)
+            with (
+                PartitionLog(self._log, files=self._files, clock=self._clock, config=config) as log,
+                environment.transaction(write=True) as transaction,
+            ):
+                yield Tables(environment.handle, transaction), log
         finally:
             environment.close()
+
+    def _make_log(self) -> None:
+        with self._both() as (tables, log):
+            known = dict(tables.items(DEFINITIONS))
+            gone: dict[bytes, None] = {}
+            offset = log.log_start_offset
+            while (fetch := log.read(offset)).data:
+                gone |= {r.key: None for r in fetch.records() if r.key is not None}
+                offset = fetch.next_offset
+            records = [Record(key=key, value=value) for key, value in known.items()]
+            records += [Record(key=key) for key in gone if key not in known]
+            if records:
+                offset = log.append(records, acks="all").last_offset + 1
+            set_applied(tables, offset)
 
     def _define(self, topics: list[TopicDefinition]) -> None:
         metadata = Metadata(self._store, files=self._files, clock=self._clock)
