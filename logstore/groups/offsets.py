@@ -26,6 +26,7 @@ from logstore.clock import Clock
 from logstore.errors import FormatError, InvalidInputError, LogstoreError
 from logstore.groups.records import (
     DIRTY,
+    GROUP_ID_BYTES,
     GROUP_NAMES,
     GROUPS,
     MAX_METADATA_BYTES,
@@ -111,7 +112,9 @@ class Offsets:
                 else [key.pack() for key in only]
             )
             found = {key: tables.get(OFFSETS, key) for key in keys}
-            groups = {key[:16]: tables.get(GROUPS, key[:16]) for key in keys}
+            groups = {
+                key[:GROUP_ID_BYTES]: tables.get(GROUPS, key[:GROUP_ID_BYTES]) for key in keys
+            }
         rows = {key: value for key, value in found.items() if value is not None}
         if not rows:
             return
@@ -188,7 +191,7 @@ def restore_offsets(metadata: Metadata, lend: Lend) -> tuple[Restored, Restored]
     for place, values in committed.items():  # each log is opened once, whatever the groups
         cut = _cut(place, values, lend)
         offsets |= {packed: value.pack() for packed, value in cut.items()}
-    with_offsets = {packed[:16] for packed in offsets}
+    with_offsets = {packed[:GROUP_ID_BYTES] for packed in offsets}
     names = {key: value for key, value in names.items() if key in with_offsets}
     groups = {key: encode_group(group_from_name(value), 0) for key, value in names.items()}
     return {OFFSETS: offsets, GROUPS: groups}, {OFFSETS: offsets, GROUP_NAMES: names}

@@ -48,7 +48,7 @@ MAX_GROUP_NAME_LENGTH = 255
 MAX_METADATA_BYTES = 4096
 """Kafka's ``offset.metadata.max.bytes``."""
 
-_GROUP_ID_BYTES = 16
+GROUP_ID_BYTES = 16
 _MEMBER_BYTES = 32
 _NUMBER = struct.Struct(">Q")
 _OFFSET_KEY = struct.Struct(
@@ -71,7 +71,7 @@ def group_id(name: str) -> bytes:
         raise InvalidInputError(
             f"{name!r:.50} is no name for a group: 1 to {MAX_GROUP_NAME_LENGTH} characters"
         )
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:_GROUP_ID_BYTES]
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:GROUP_ID_BYTES]
 
 
 # Groups -------------------------------------------------------------------------------------
