@@ -92,16 +92,16 @@ class View:
 
     def items(self, prefix: str = "") -> dict[str, dict[str, Any]]:
         """The definitions whose keys begin with ``prefix``."""
-        return {
-            key.decode(): decode(key.decode(), value, self._path)
-            for key, value in self._tables.items(DEFINITIONS, prefix.encode())
-        }
+        return self._decoded(DEFINITIONS, prefix)
 
     def deleting(self) -> dict[str, dict[str, Any]]:
         """The last definitions of topics that are being deleted."""
+        return self._decoded(DELETING)
+
+    def _decoded(self, table: str, prefix: str = "") -> dict[str, dict[str, Any]]:
         return {
-            key.decode(): decode(key.decode(), value, self._path)
-            for key, value in self._tables.items(DELETING)
+            (name := key.decode()): decode(name, value, self._path)
+            for key, value in self._tables.items(table, prefix.encode())
         }
 
 
