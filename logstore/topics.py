@@ -229,7 +229,7 @@ class TopicCatalogue:
     def _finish_deletion(self, key: str, topic: TopicDefinition, *, wait: bool) -> None:
         try:
             for number in range(topic.partition_count):
-                self._take_away(topic, number)
+                self._take_away(topic.name, number, topic.topic_id)
         except LockTimeoutError as error:
             if wait:
                 raise
@@ -337,13 +337,12 @@ class TopicCatalogue:
             with self._making():
                 directory = self._directory(topic, clearing)
                 if not self._files.exists(os.path.join(directory, filenames.PARTITION_METADATA)):
-                    self._take_away(topic, clearing)
+                    self._take_away(topic.name, clearing, topic.id)
         raise UnknownTopicError(f"topic {topic.name!r} was deleted")
 
-    def _take_away(self, topic: Topic | TopicDefinition, number: int) -> None:
-        topic_id = topic.id if isinstance(topic, Topic) else topic.topic_id
+    def _take_away(self, name: str, number: int, topic_id: uuid.UUID) -> None:
         top = os.path.join(self._store, TOPICS)
-        take_away(self._files, self._clock, top, topic.name, number, topic_id)
+        take_away(self._files, self._clock, top, name, number, topic_id)
 
     def _directory(self, topic: Topic, number: int) -> str:
         name = filenames.partition_directory(topic.name, number)
