@@ -139,19 +139,18 @@ class Coordinator:
         """Remove a group that has no members, in the caller's transaction."""
         tables.delete(GROUPS, group_id(name))
 
-    def topic_infos(self, names: Iterable[str]) -> dict[str, TopicInfo]:
-        """What is known of those topics that exist."""
+    def topics_of(
+        self, group: Group, wanted: Iterable[str] = (), *, without: str = ""
+    ) -> dict[str, TopicInfo]:
+        """What is known of those topics that exist, of all that members of a group (but for
+        ``without``) want, and of some more."""
+        others = (member.topics for key, member in group.members.items() if key != without)
         definitions = self.definitions()
         return {
             name: TopicInfo(definitions[name].topic_id.hex, definitions[name].partition_count)
-            for name in names
+            for name in sorted(frozenset(wanted).union(*others))
             if name in definitions
         }
-
-    def topics_of(self, group: Group, wanted: Iterable[str] = ()) -> dict[str, TopicInfo]:
-        """What is known of all topics that members of a group want, and of some more."""
-        names = frozenset(wanted).union(*(member.topics for member in group.members.values()))
-        return self.topic_infos(sorted(names))
 
     # Life and death ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -256,15 +256,11 @@ class Membership:
             self._coordinator.run(
                 self.group,
                 lambda group: state.Subscribe(
-                    member_id, wanted, self._topics_after(group, member_id, wanted)
+                    member_id,
+                    wanted,
+                    self._coordinator.topics_of(group, wanted, without=member_id),
                 ),
             )
-
-    def _topics_after(
-        self, group: Group, member_id: str, wanted: frozenset[str]
-    ) -> Mapping[str, state.TopicInfo]:
-        others = [member.topics for key, member in group.members.items() if key != member_id]
-        return self._coordinator.topic_infos(sorted(wanted.union(*others)))
 
     def _expired(self, group: Group) -> None:
         instance_id = self.options.group_instance_id
