@@ -112,9 +112,8 @@ class Offsets:
                 else [key.pack() for key in only]
             )
             found = {key: tables.get(OFFSETS, key) for key in keys}
-            groups = {
-                key[:GROUP_ID_BYTES]: tables.get(GROUPS, key[:GROUP_ID_BYTES]) for key in keys
-            }
+            group_ids = {key[:GROUP_ID_BYTES] for key in keys}
+            groups = {group: tables.get(GROUPS, group) for group in group_ids}
         rows = {key: value for key, value in found.items() if value is not None}
         if not rows:
             return
