@@ -91,11 +91,14 @@ class Topic:
 
     def _define(self, definition: TopicDefinition, defaults: Mapping[str, Any]) -> None:
         self._definition = definition
+        self._defaults = defaults
         self.config = LogConfig.from_overrides({**defaults, **definition.overrides})
         """What its partitions are kept by: its own keys, the store's, and the defaults."""
 
     def redefine(self, definition: TopicDefinition, defaults: Mapping[str, Any]) -> None:
         """Take in what was altered; open logs go on by the new configuration."""
+        if (definition, defaults) == (self._definition, self._defaults):
+            return  # another topic was altered
         self._define(definition, defaults)
         with self._mutex:
             for log in self._partitions.values():

@@ -56,6 +56,24 @@ def test_a_partition_that_is_not_there_is_named(tmp_path: Path, number: int) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_open_logs_are_configured_anew_when_something_has_changed_and_only_then(
+    tmp_path: Path,
+) -> None:
+    topic = make(tmp_path, 1, [])
+    log = topic.partition(0)
+    same = TopicDefinition(topic.id, "orders", 1, {"segment_bytes": 1000})
+    config = log.config
+    topic.redefine(same, {})
+    assert log.config is config
+    topic.redefine(same, {"retention_ms": 5})
+    assert log.config == topic.config == LogConfig(segment_bytes=1000, retention_ms=5)
+    topic.redefine(same._replace(overrides={"segment_bytes": 2000}), {"retention_ms": 5})
+    assert log.config == topic.config == LogConfig(segment_bytes=2000, retention_ms=5)
+    topic.redefine(same._replace(overrides={}), {})
+    assert log.config == topic.config == LogConfig()
+    topic.close()
+
+
 def test_a_topic_has_a_speaking_repr(tmp_path: Path) -> None:
     assert repr(make(tmp_path, 3, [])) == "Topic('orders', 3 partitions)"
 
