@@ -37,7 +37,6 @@ __all__ = [
     "Step",
     "Subscribe",
     "TopicInfo",
-    "TopicsChanged",
     "apply",
     "check_commit",
     "common_assignors",
@@ -126,7 +125,7 @@ class Revoked(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """A member wants other topics than before."""
+    """A member wants other topics than before, or has seen that topics came, grew or went."""
 
     member_id: str
     wanted: frozenset[str]
@@ -145,13 +144,7 @@ class Expire(NamedTuple):
     sessions: frozenset[str] = frozenset()
 
 
-class TopicsChanged(NamedTuple):
-    """Topics came, grew or went."""
-
-    topics: Mapping[str, TopicInfo]
-
-
-Command = Join | Heartbeat | Claim | Revoked | Subscribe | Leave | Expire | TopicsChanged
+Command = Join | Heartbeat | Claim | Revoked | Subscribe | Leave | Expire
 
 
 class Step(NamedTuple):
@@ -195,8 +188,6 @@ def apply(group: Group, command: Command, now_ms: int) -> tuple[Group, Step]:
             return group, next_step(group, member.member_id)
         case Expire():
             return group, Step(False)
-        case TopicsChanged(topics):
-            return _with_topics(group, topics), Step(False)
         case Leave(member_id):
             if member_id in group.members:
                 group = _rebalanced(_without(group, (member_id,)))

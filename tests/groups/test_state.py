@@ -24,7 +24,6 @@ from logstore.groups.state import (
     Step,
     Subscribe,
     TopicInfo,
-    TopicsChanged,
     apply,
     check_commit,
     common_assignors,
@@ -72,6 +71,10 @@ class Run:
     def join(self, name: str, instance_id: str | None = None) -> Step:
         joining = member(name, assignors=(self.assignor,), instance_id=instance_id)
         return self.do(Join(joining, ORDERS))
+
+    def see(self, name: str, topics: dict[str, TopicInfo]) -> Step:
+        """A member sees that topics came, grew or went."""
+        return self.do(Subscribe(name, self.group.members[name].topics, topics))
 
     def settle(self, *names: str) -> None:
         """Let members do what they have to until nothing is left to do."""
@@ -187,10 +190,10 @@ def test_partitions_that_are_added_are_assigned() -> None:
     run = Run("cooperative-sticky")
     run.join("A")
     run.settle("A")
-    run.do(TopicsChanged({"orders": TopicInfo("id-1", 6)}))
+    run.see("A", {"orders": TopicInfo("id-1", 6)})
     assert run.do(Claim("A")).owned == parts(0, 1, 2, 3, 4, 5)
     generation = run.group.generation
-    run.do(TopicsChanged({"orders": TopicInfo("id-1", 6)}))
+    run.see("A", {"orders": TopicInfo("id-1", 6)})
     assert run.group.generation == generation
 
 
@@ -201,7 +204,7 @@ def test_what_is_no_more_nobody_owns(topics: dict[str, TopicInfo]) -> None:
     run = Run("cooperative-sticky")
     run.join("A")
     run.settle("A")
-    run.do(TopicsChanged(topics))
+    run.see("A", topics)
     assert run.owned("A") == frozenset()
     run.settle("A")
     assert len(run.owned("A")) == sum(info.partitions for info in topics.values())
@@ -343,16 +346,23 @@ class GroupMachine(RuleBasedStateMachine):
     def wait(self, milliseconds: int) -> None:
         self.now += milliseconds
 
-    @rule(topic=st.sampled_from(NAMES), more=st.integers(1, 3))
-    def add_partitions(self, topic: str, more: int) -> None:
+    def see(self, number: int) -> None:
+        """A member, if there is one, sees that topics came, grew or went."""
+        members = sorted(self.group.members.values(), key=lambda one: one.member_id)
+        if members:
+            one = members[number % len(members)]
+            self.do(Subscribe(one.member_id, one.topics, self.topics))
+
+    @rule(number=numbers, topic=st.sampled_from(NAMES), more=st.integers(1, 3))
+    def add_partitions(self, number: int, topic: str, more: int) -> None:
         info = self.topics.get(topic, TopicInfo(f"{topic}{self.joined}", 0))
         self.topics = {**self.topics, topic: info._replace(partitions=info.partitions + more)}
-        self.do(TopicsChanged(self.topics))
+        self.see(number)
 
-    @rule(topic=st.sampled_from(NAMES))
-    def delete_topic(self, topic: str) -> None:
+    @rule(number=numbers, topic=st.sampled_from(NAMES))
+    def delete_topic(self, number: int, topic: str) -> None:
         self.topics = {name: info for name, info in self.topics.items() if name != topic}
-        self.do(TopicsChanged(self.topics))
+        self.see(number)
 
     @invariant()
     def nothing_is_owned_twice_or_beyond_what_there_is(self) -> None:
