@@ -435,9 +435,7 @@ class Groups:
         try:
             for membership in self._current():
                 membership.close()
-            if self._committed:
-                self._committed = False
-                self._offsets.checkpoint()
+            self._checkpoint_own()
         finally:
             self._live.close()
             self._sessions.close()
