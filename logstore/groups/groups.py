@@ -28,7 +28,7 @@ from logstore.groups.descriptions import (
     state_label,
 )
 from logstore.groups.heartbeats import Heartbeats
-from logstore.groups.membership import Membership, MembershipOptions, assignors_of
+from logstore.groups.membership import Membership, MembershipOptions
 from logstore.groups.offsets import Offsets, group_from_name, restore_offsets
 from logstore.groups.records import GROUP_NAMES, OffsetKey, group_id
 from logstore.groups.resets import OffsetChange, OffsetReset
@@ -114,7 +114,7 @@ class Groups:
         self._check_writable()
         group_id(group)
         options = MembershipOptions(
-            assignors_of(assignor),
+            (assignor,) if isinstance(assignor, str) else tuple(assignor),
             session_timeout_ms,
             heartbeat_interval_ms,
             max_poll_interval_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,14 +37,14 @@ class Rebalance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MembershipOptions:
-    """How a member takes part; Kafka's names and defaults. Times are milliseconds."""
+    """How a member takes part; Kafka's names. Times are milliseconds."""
 
-    assignors: tuple[str, ...] = ("range",)
-    session_timeout_ms: int = 45_000
-    heartbeat_interval_ms: int = 3_000
-    max_poll_interval_ms: int = 300_000
-    group_instance_id: str | None = None
-    client_id: str = ""
+    assignors: tuple[str, ...]
+    session_timeout_ms: int
+    heartbeat_interval_ms: int
+    max_poll_interval_ms: int
+    group_instance_id: str | None
+    client_id: str
 
     def check(self) -> None:
         """Raise InvalidInputError for what makes no sense."""
@@ -350,8 +350,3 @@ class Membership:
 def _topic_id(group: Group, partition: TopicPartition) -> str:
     info = group.topics.get(partition.topic)
     return "" if info is None else info.topic_id
-
-
-def assignors_of(assignor: str | Sequence[str]) -> tuple[str, ...]:
-    """One assignor, or several in the order of preference."""
-    return (assignor,) if isinstance(assignor, str) else tuple(assignor)
