@@ -214,10 +214,7 @@ def alter(
                 standard_output().write(json_line(fields))
                 return
         else:
-            if config or unset:
-                opened.alter_topic(name, config, unset)
-            if partitions is not None:
-                opened.add_partitions(name, partitions)
+            opened.alter_topic(name, config, unset, partitions=partitions)
             if as_json:
                 standard_output().write(json_line(_fields(opened.describe_topic(name))))
                 return

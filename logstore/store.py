@@ -259,10 +259,16 @@ class Store:
         return describe(self.topic(name), {} if internal else self._topics.defaults)
 
     def alter_topic(
-        self, name: str, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
+        self,
+        name: str,
+        set: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        *,
+        partitions: int | None = None,
     ) -> Topic:
         """Change a topic's configuration: ``set`` gives keys other values, ``unset`` brings them
-        back to the store's defaults.
+        back to the store's defaults. With ``partitions`` it gets more of them in the same step,
+        as by :meth:`add_partitions`.
 
         Logs that are open here go on by it at once, those in other processes when somebody there
         looks topics up, or at the next round of maintenance. Raises UnknownTopicError,
@@ -271,7 +277,7 @@ class Store:
         Commit point: the topic's definition in ``__metadata``, as for all changes of topics.
         """
         self._check_usable()
-        return self._topics.alter(name, set or {}, unset)
+        return self._topics.alter(name, set or {}, unset, partitions)
 
     def add_partitions(self, name: str, total: int) -> Topic:
         """Give a topic more partitions, so that it has ``total``. Records with a key that come

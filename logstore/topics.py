@@ -138,32 +138,39 @@ class TopicCatalogue:
             self._make_partition(topic, number)
         return topic
 
-    def alter(self, name: str, changes: Mapping[str, Any], unset: Iterable[str]) -> Topic:
-        """Set and unset configuration keys; see ``Store.alter_topic``."""
+    def alter(
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        unset: Iterable[str],
+        partitions: int | None = None,
+    ) -> Topic:
+        """Set and unset configuration keys, and add partitions; see ``Store.alter_topic``."""
         changes, unset = checked_overrides(changes), _checked_keys(unset)
+        if partitions is not None:
+            _check_count(partitions)
 
         def alter(definition: TopicDefinition) -> TopicDefinition:
             kept = {key: value for key, value in definition.overrides.items() if key not in unset}
-            return definition._replace(overrides={**kept, **changes})
+            altered = definition._replace(overrides={**kept, **changes})
+            if partitions is None:
+                return altered
+            if partitions <= definition.partition_count:
+                raise InvalidInputError(
+                    f"partitions={partitions} is out of bounds: topic {name!r} has "
+                    f"{definition.partition_count}, and can only get more of them"
+                )
+            return altered._replace(partition_count=partitions)
 
-        return self._alter(name, alter)
+        topic = self._alter(name, alter)
+        for number in range(partitions or 0):
+            self._make_partition(topic, number)
+        return topic
 
     def add_partitions(self, name: str, total: int) -> Topic:
         """Give a topic more partitions; see ``Store.add_partitions``."""
         _check_count(total)
-
-        def alter(definition: TopicDefinition) -> TopicDefinition:
-            if total <= definition.partition_count:
-                raise InvalidInputError(
-                    f"partitions={total} is out of bounds: topic {name!r} has "
-                    f"{definition.partition_count}, and can only get more of them"
-                )
-            return definition._replace(partition_count=total)
-
-        topic = self._alter(name, alter)
-        for number in range(total):
-            self._make_partition(topic, number)
-        return topic
+        return self.alter(name, {}, (), total)
 
     def _alter(self, name: str, alter: Callable[[TopicDefinition], TopicDefinition]) -> Topic:
         _refuse_internal(name)

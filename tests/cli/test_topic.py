@@ -117,6 +117,15 @@ def test_altering_says_what_is_wrong(tmp_path: Path) -> None:
     run("topic alter nothing --config retention_ms=1", store=tmp_path, code=1)
 
 
+def test_a_topic_is_altered_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    run("topic create orders --partitions 2", store=tmp_path)
+    for words in ("retention_ms=1 --partitions 2", "segment_bytes=1 --partitions 3"):
+        run(f"topic alter orders --config {words}", store=tmp_path, code=2)
+    with logstore.open(tmp_path, create=False) as store:
+        assert store.topic("orders").overrides == {}
+        assert store.topic("orders").partition_count == 2
+
+
 def test_a_topic_is_deleted(tmp_path: Path) -> None:
     [created] = json_lines(run("topic create a --json", store=tmp_path))
     run("topic create b", store=tmp_path)
