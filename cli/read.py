@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import io
-import os
 import re
-import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ import logstore
 from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
+from logstore.cli.pipes import can_be_written, nobody_reads
 from logstore.cli.read_group import read_group
 from logstore.clock import SystemClock
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
@@ -144,6 +142,7 @@ def read(
         except KeyboardInterrupt:
             if not follow:
                 raise
+            _hand_on_what_is_left()
         return
     with logstore.open(store, create=False, read_only=True) as opened:
         cursors = _cursors(opened.topic(topic), partition, start)
@@ -152,10 +151,15 @@ def read(
         except KeyboardInterrupt:
             if not follow:
                 raise
-            if _can_be_written():
-                standard_output().flush()
-            else:
-                silence()
+            _hand_on_what_is_left()
+
+
+def _hand_on_what_is_left() -> None:
+    """Whoever reads may have stopped, and would hold up the end."""
+    if can_be_written():
+        standard_output().flush()
+    else:
+        silence()
 
 
 def _start(ctx: click.Context, offset: str | None, since: str | None) -> Start:
@@ -340,28 +344,5 @@ def _wait(cursors: list[_Cursor], watch: PartitionsWatch) -> None:
     while True:
         if watch.wait(cursors, _WAIT_SECONDS):
             return
-        if _nobody_reads():
+        if nobody_reads():
             raise BrokenPipeError
-
-
-def _nobody_reads() -> bool:
-    """Whether the other end of standard output is closed."""
-    if os.name == "nt":
-        return False
-    return bool(_output_events(0) & (select.POLLERR | select.POLLHUP))  # these are always told
-
-
-def _can_be_written() -> bool:
-    """Whether standard output takes something at once."""
-    return os.name == "nt" or bool(_output_events(select.POLLOUT) & select.POLLOUT)
-
-
-def _output_events(wanted: int) -> int:
-    """Which of the ``wanted`` events, and of errors, there are at standard output now."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (io.UnsupportedOperation, ValueError):
-        return wanted
-    poll = select.poll()
-    poll.register(descriptor, wanted)
-    return sum(events for _, events in poll.poll(0))

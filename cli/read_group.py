@@ -7,6 +7,7 @@ import sys
 import logstore
 from logstore.cli.formats import Formatter
 from logstore.cli.output import standard_output
+from logstore.cli.pipes import nobody_reads, wait_until_taken
 from logstore.consumer import Consumer
 from logstore.segments.record import Record
 
@@ -54,5 +55,8 @@ def _print_some(consumer: Consumer, formatter: Formatter, most: int, *, follow: 
         output = standard_output()
         output.write(b"".join(formatter(r.partition, Record(*r[2:])) for r in records))
         output.flush()
+        wait_until_taken()
         consumer.commit()
+    elif nobody_reads():
+        raise BrokenPipeError
     return len(records)

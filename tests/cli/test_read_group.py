@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 import logstore
 from logstore import OffsetAndMetadata, Record, TopicPartition
 
-from .program import COMMAND, json_lines, only_line, run, running
+from .program import COMMAND, end_of, json_lines, only_line, run, running
 
 A0 = TopicPartition("a", 0)
 
@@ -89,6 +92,41 @@ def test_what_nobody_took_from_a_pipe_is_not_committed(store: Path) -> None:
         assert process.stderr.read() == b""
     offset = committed(store)
     assert offset is None or offset < 10_006
+
+
+def test_what_still_lies_in_a_pipe_is_not_committed(store: Path) -> None:
+    with running("read a --group g", store=store) as process:
+        assert process.stdout is not None
+        while not select.select([process.stdout], [], [], 60)[0]:
+            pass
+        time.sleep(0.5)  # what commits too early does so now
+        process.send_signal(signal.SIGINT)
+        assert end_of(process) == (130, b"logstore: interrupted\n")
+    assert committed(store) is None
+    assert run("read a --group g", store=store).stdout == "0\n1\n2\n3\n4\n5\n"
+
+
+def test_following_ends_when_nobody_reads_any_more(store: Path) -> None:
+    with running("read a --group g --follow", store=store) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(6)][-1] == b"5\n"
+        process.stdout.close()
+        assert end_of(process) == (0, b"")
+    assert committed(store) == 6
+
+
+def test_an_interrupt_ends_following_though_the_pipe_is_full(store: Path) -> None:
+    with logstore.open(store, maintenance_interval=None) as opened:
+        log = opened.topic("a").partition(0)
+        log.append([Record(value=b"x" * 4000) for _ in range(100)])
+    with running("read a --group g --follow", store=store) as process:
+        assert process.stdout is not None
+        while not select.select([process.stdout], [], [], 60)[0]:
+            pass
+        time.sleep(0.3)  # until the pipe is full
+        process.send_signal(signal.SIGINT)
+        assert end_of(process) == (0, b"")
+    assert committed(store) is None
 
 
 @pytest.mark.parametrize("words", ["--partition 0", "--since 1h", "--offset 3", "--offset -2"])
