@@ -162,7 +162,7 @@ def append(
         parser = line_parser(key_separator, headers=headers)
     with _opened(file) as source, logstore.open(store, create=True) as opened:
         appender = _Appender(
-            _topic(opened, topic),
+            _topic(opened, topic, partition),
             LineParser(parser, fixed),
             partition,
             _ACKS[acks],
@@ -211,14 +211,21 @@ def _opened(file: str) -> Iterator[BinaryIO]:
     yield sys.stdin.buffer
 
 
-def _topic(store: Store, name: str) -> Topic:
+def _topic(store: Store, name: str, partition: int | None) -> Topic:
+    """The topic, which is created where it is not there; raises UnknownTopicError where it has not,
+    or would not have, this partition."""
     try:
-        return store.topic(name)
-    except UnknownTopicError:
+        topic = store.topic(name)
+    except UnknownTopicError as error:
+        if partition:
+            raise UnknownTopicError(f"{error}; a new one has no partition {partition}") from None
         try:
-            return store.create_topic(name)
+            topic = store.create_topic(name)
         except TopicExistsError:  # another process was as quick
-            return store.topic(name)
+            topic = store.topic(name)
+    if partition is not None:
+        topic.partition(partition)
+    return topic
 
 
 @contextmanager
@@ -274,22 +281,28 @@ class _Appender:
         except InvalidInputError:
             self.place = f"line {first + self._parser.index}"
             raise
+        by_partition = self._by_partition(parsed, first)
         self.place = f"line {first}" if first == last else f"lines {first} to {last}"
-        for partition, records in self._by_partition(parsed).items():
+        for partition, records in by_partition.items():
             log = self._topic.partition(partition)
             log.append(records, acks=self._acks, codec=self._codec)
             self.records += len(records)
         self.place = ""
 
-    def _by_partition(self, parsed: list[tuple[int | None, Record]]) -> dict[int, list[Record]]:
+    def _by_partition(
+        self, parsed: list[tuple[int | None, Record]], first_line: int
+    ) -> dict[int, list[Record]]:
         count = self._topic.partition_count
         if self._partition is not None:
             return {self._partition: [record for _, record in parsed]}
         turn = self._turn
         took_turn = False
         found: dict[int, list[Record]] = {}
-        for partition, record in parsed:
-            if partition is None:
+        for index, (partition, record) in enumerate(parsed):
+            if partition is not None and partition not in found:
+                self.place = f"line {first_line + index}"
+                self._topic.partition(partition)  # raises for one that is not there
+            elif partition is None:
                 if record.key is not None:
                     partition = partition_for_key(record.key, count) if count > 1 else 0
                 else:

@@ -59,7 +59,9 @@ def json_parser(line: bytes) -> tuple[int | None, Record]:
         raise InvalidInputError("this is no JSON object")
     if "value" not in fields:
         raise InvalidInputError('the object has no "value" (null where there is none)')
-    headers = fields.get("headers", [])
+    headers = fields.get("headers")
+    if headers is None:
+        headers = []
     if not isinstance(headers, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and pair[0] is not None for pair in headers
     ):

@@ -266,6 +266,18 @@ def test_a_partition_is_chosen(tmp_path: Path) -> None:
     assert "has no partition 3" in complaint
 
 
+def test_a_new_topic_is_not_made_for_a_partition_that_it_would_not_have(tmp_path: Path) -> None:
+    run("topic create t", store=tmp_path)
+    for stdin in ("x", ""):
+        complaint = only_line(
+            run("append u --partition 1", store=tmp_path, stdin=stdin, code=1).stderr
+        )
+        assert "there is no topic called 'u'" in complaint
+    assert json_lines(run("topic list --json", store=tmp_path))[0]["name"] == "t"
+    assert only_line(run("append t --partition 1", store=tmp_path, stdin="", code=1).stderr)
+    run("append u --partition 0", store=tmp_path, stdin="x")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_read_prints_as_json_append_restores_without_loss(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
@@ -310,6 +322,9 @@ def test_objects_need_no_more_than_a_value(tmp_path: Path) -> None:
     assert list(first.headers) == [("h", b"1")]
     [second] = [r for n in (0, 1) for r in records_of(tmp_path, "t", n) if r.key == b"k"]
     assert second.value is None
+    nulls = '{"value": "n", "key": null, "headers": null, "timestamp": null, "partition": null}'
+    run("append nulls --json", store=tmp_path, stdin=nulls)
+    assert values_of(tmp_path, "nulls") == [b"n"]
     run("append t --json --partition 0", store=tmp_path, stdin='{"value": "b", "partition": 1}')
     assert b"b" in values_of(tmp_path, partition=0)
 
@@ -348,6 +363,10 @@ def test_a_bad_line_among_good_ones_is_named(tmp_path: Path) -> None:
     stdin = '{"value": "a"}\n' * 3 + "no\n"
     complaint = only_line(run("append t --json", store=tmp_path, stdin=stdin, code=1).stderr)
     assert complaint.startswith("logstore: line 4: this is no JSON")
+    stdin = stdin.replace("no", '{"value": "", "partition": 1}')
+    complaint = only_line(run("append t --json", store=tmp_path, stdin=stdin, code=1).stderr)
+    assert complaint.startswith("logstore: line 4: topic 't' has no partition 1")
+    assert complaint.endswith("(0 records appended before that)")
     complaint = only_line(run("append t --headers", store=tmp_path, stdin="\ta\nb", code=1).stderr)
     assert complaint.startswith("logstore: line 2: there is no tab behind the headers")
     complaint = only_line(run("append t --headers", store=tmp_path, stdin="=1\tb", code=1).stderr)
