@@ -202,8 +202,11 @@ def reset_offsets(
             ctx,
         )
     with _open(store, read_only=dry_run) as opened:
+        partitions = _partitions(ctx, opened, topics)
+        if partitions is None:
+            opened.groups.describe(name)  # raises where there is no such group: a slip of the pen
         changes = opened.groups.reset_offsets(
-            name, chosen[0], partitions=_partitions(ctx, opened, topics), dry_run=dry_run
+            name, chosen[0], partitions=partitions, dry_run=dry_run
         )
     _print_changes(name, changes, dry_run=dry_run, as_json=as_json)
 
@@ -282,9 +285,10 @@ def delete(
 
     It cannot be undone, so it is asked about first, or --yes is given.
     """
+    names = tuple(dict.fromkeys(names))
     with _open(store, read_only=False) as opened:
         for name in names:
-            opened.groups.describe(name)
+            opened.groups.describe(name)  # raises where there is no such group
         what = f"{count_of(len(names), 'group')} ({', '.join(names)})"
         if not yes:
             if not sys.stdin.isatty():

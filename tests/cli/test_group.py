@@ -95,9 +95,16 @@ def test_a_group_with_members_is_described_and_refused_to_be_changed(store: Path
 
 
 def test_an_unknown_group_is_an_error(store: Path) -> None:
-    for words in ("group describe none", "group delete none --yes"):
+    for words in (
+        "group describe none",
+        "group delete none --yes",
+        "group delete billing none --yes",
+        "group reset-offsets none --to-earliest",
+        "group reset-offsets none --to-earliest --dry-run",
+    ):
         complaint = only_line(run(words, store=store, code=1).stderr)
         assert "there is no group called 'none'" in complaint
+    assert offsets(store) == [4, None]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_a_group_is_deleted_when_it_is_meant(store: Path) -> None:
 
 
 def test_a_deletion_is_told_in_json(store: Path) -> None:
-    assert json_lines(run("group delete billing --yes --json", store=store)) == [
+    assert json_lines(run("group delete billing billing --yes --json", store=store)) == [
         {"type": "group-deleted", "group": "billing"}
     ]
 
