@@ -91,6 +91,12 @@ class AssignedPartitions:
         """A ``poll`` returns the records of ``chunk``."""
         self._polled.setdefault(chunk.cursor.partition, chunk.records[0].offset)
 
+    def take_back(self) -> None:
+        """The records that a ``poll`` was about to return are read again."""
+        for partition, offset in self._polled.items():
+            self._cursors[partition].seek(offset)
+        self._polled.clear()
+
     def next_chunk(
         self, most: int, out_of_range: Callable[[Cursor, OffsetOutOfRangeError], None]
     ) -> Chunk | None:

@@ -22,6 +22,7 @@ from logstore.consumer_config import ConsumerConfig
 from logstore.errors import (
     ClosedError,
     InvalidInputError,
+    LogstoreError,
     NoOffsetError,
     OffsetOutOfRangeError,
 )
@@ -195,7 +196,8 @@ class Consumer:
         """Up to ``max_records`` (``max_poll_records``) records, each partition's in order.
 
         Waits up to ``timeout`` seconds (None: for ever) for the first one. Says that what earlier
-        calls returned is done. Raises what the log raises for damage, OffsetOutOfRangeError and
+        calls returned is done. What stands in front of damage is returned before the damage raises.
+        Raises what the log raises for damage, OffsetOutOfRangeError and
         NoOffsetError with ``auto_offset_reset="none"``, ClosedError.
         """
         most = self._config.max_poll_records if max_records is None else max_records
@@ -205,11 +207,17 @@ class Consumer:
         with self._at_work():
             self._ours.give_back()
             chunk = self._wait_for_chunk(most, timeout)
-            while chunk is not None:
-                self._ours.returned(chunk)
-                records += chunk.records
-                left = most - len(records)
-                chunk = self._ours.next_chunk(left, self._out_of_range) if left else None
+            try:
+                while chunk is not None:
+                    self._ours.returned(chunk)
+                    records += chunk.records
+                    left = most - len(records)
+                    chunk = self._ours.next_chunk(left, self._out_of_range) if left else None
+            except (LogstoreError, OSError):
+                pass  # what was read in front of it comes first; the next call meets it again
+            except BaseException:
+                self._ours.take_back()  # Ctrl-C: nobody gets these records
+                raise
         return records
 
     def __iter__(self) -> Iterator[ConsumerRecord]:

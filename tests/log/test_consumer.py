@@ -11,17 +11,21 @@ import pytest
 
 import logstore
 from logstore import (
+    ChecksumError,
     ClosedError,
     Consumer,
     ConsumerRecord,
     InvalidInputError,
     NoOffsetError,
+    OffsetAndMetadata,
     OffsetOutOfRangeError,
+    PartitionLog,
     Record,
     Store,
     TopicPartition,
     UnknownTopicError,
 )
+from logstore.fetcher import Cursor
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
 
@@ -297,6 +301,54 @@ def test_a_waiting_poll_is_woken_by_a_record_in_any_partition(store: Store) -> N
             [record] = consumer.poll(timeout=30)
             assert record.partition == partition
             timer.join()
+
+
+def damage_batch_at(log: PartitionLog, offset: int) -> None:
+    """Change the last byte of the batch that holds ``offset``, and of no other."""
+    fetch = log.read(offset, max_bytes=1)
+    with open(fetch.path, "r+b") as file:
+        file.seek(fetch.position + len(fetch.data) - 1)
+        file.write(b"\xff")
+
+
+def test_a_poll_returns_what_stands_in_front_of_damage_and_commits_no_more(store: Store) -> None:
+    topic = store.create_topic("a", partitions=2)
+    append(store, "a", "1", "2")
+    append(store, "a", "3", partition=1)
+    append(store, "a", "4", partition=1)
+    damage_batch_at(topic.partition(1), 1)
+    with store.consumer("a", group="g") as consumer:
+        seen: list[str] = []
+        while len(seen) < 3:
+            seen += values(consumer.poll(timeout=10))
+        assert sorted(seen) == ["1", "2", "3"]
+        with pytest.raises(ChecksumError):
+            consumer.poll()
+        with pytest.raises(ChecksumError):
+            consumer.poll()
+    committed = store.groups.committed("g", [A0, A1])
+    assert committed == {A0: OffsetAndMetadata(2), A1: OffsetAndMetadata(1)}
+
+
+def test_ctrl_c_in_a_poll_loses_no_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create_topic("a", partitions=2)
+    append(store, "a", "1", "2")
+    append(store, "a", "3", partition=1)
+    with store.consumer("a") as consumer:
+        consumer.assign([A0, A1])
+        second = consumer._ours.cursor(A1)
+        take = Cursor.take
+
+        def interrupted(cursor: Cursor, most: int) -> object:
+            if cursor is second:
+                raise KeyboardInterrupt
+            return take(cursor, most)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Cursor, "take", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                consumer.poll()
+        assert sorted(values(consumer.poll())) == ["1", "2", "3"]
 
 
 def test_a_poll_without_records_returns_when_its_time_is_over(store: Store) -> None:
