@@ -100,7 +100,7 @@ class Batch:
     file). Nothing but the header has been looked at; :attr:`crc_ok` and :meth:`records` look.
     """
 
-    __slots__ = ("header", "path", "position", "raw")
+    __slots__ = ("_crc", "header", "path", "position", "raw")
 
     def __init__(
         self, raw: bytes, header: BatchHeader, *, position: int = 0, path: str | None = None
@@ -109,6 +109,8 @@ class Batch:
         self.header = header
         self.position = position
         self.path = path
+        self._crc: int | None = None
+        """The computed checksum: a survey asks for it, and then whoever gets the batch from it."""
 
     @classmethod
     def parse(cls, raw: bytes, *, position: int = 0, path: str | None = None) -> Batch:
@@ -135,9 +137,12 @@ class Batch:
         return self._computed_crc() == self.header.crc
 
     def _computed_crc(self) -> int:
-        if self.header.magic < 2:
-            return legacy.compute_crc(self.raw)
-        return crc32c(self.raw[_CRC_START:])
+        if self._crc is None:
+            if self.header.magic < 2:
+                self._crc = legacy.compute_crc(self.raw)
+            else:
+                self._crc = crc32c(self.raw[_CRC_START:])
+        return self._crc
 
     def check_crc(self) -> None:
         """Raise ChecksumError unless :attr:`crc_ok`."""

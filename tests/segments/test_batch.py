@@ -364,6 +364,23 @@ def test_a_wrong_checksum_says_what_was_computed_and_what_was_stored() -> None:
     Batch.parse(raw).check_crc()
 
 
+def test_a_checksum_is_computed_once_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def counting(data: bytes) -> int:
+        asked.append(data)
+        return crc32c(data)
+
+    monkeypatch.setattr("logstore.segments.batch.crc32c", counting)
+    batch = Batch.parse(encode_batch(RECORDS))
+    assert batch.crc_ok
+    batch.check_crc()
+    assert asked == [batch.raw[21:]]
+    placed = batch.placed(5, 3)  # other bytes, asked anew
+    assert placed.crc_ok
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
     ("position", "layout", "number", "error", "problem"),
     [
