@@ -11,7 +11,6 @@ from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.record import Record
 
 __all__ = [
-    "check_acks",
     "check_offsets",
     "listed",
     "new_epochs",
@@ -20,15 +19,6 @@ __all__ = [
     "refuse_keyless",
     "too_large",
 ]
-
-
-_ACKS = frozenset((0, 1, "all"))
-
-
-def check_acks(acks: object) -> None:
-    """Raise InvalidInputError for an ``acks`` that is none."""
-    if acks not in _ACKS:
-        raise InvalidInputError(f"acks is 0, 1 or 'all', not {acks!r}")
 
 
 def too_large(size: int, limit: int, name: str) -> InvalidInputError:

@@ -279,7 +279,6 @@ def test_a_lock_is_held_by_one_handle_at_a_time(path: str) -> None:
 
 HOLDER = """
 import os, sys
-from logstore.segments.memory_files import CrashMode, MemoryFiles
 from logstore.segments.files import DiskFiles
 lock = DiskFiles().lock(sys.argv[1])
 lock.acquire()
