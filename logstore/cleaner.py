@@ -38,7 +38,7 @@ from logstore.segments.transaction_index import (
     decode_entries,
     encode_entry,
 )
-from logstore.structure import segment_path, write_note
+from logstore.structure import copy_bytes, segment_path, write_note
 
 __all__ = ["CleanedGroup", "Cleaner", "Transactions"]
 
@@ -374,9 +374,7 @@ class _Output:
         if self._position:
             source = self._files.open(segment_path(self._directory, self._base, filenames.LOG))
             try:
-                for start in range(0, self._position, _WRITE_BYTES):
-                    size = min(_WRITE_BYTES, self._position - start)
-                    write_fully(self._log, source.read_at(size, start), start)
+                copy_bytes(source, self._log, self._position)
             finally:
                 source.close()
 

@@ -18,7 +18,6 @@ All of it happens under the partition's lock.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -37,6 +36,7 @@ from logstore.structure import (
     finish_swaps,
     list_segments,
     read_offset,
+    rewrite_log,
     segment_path,
     start_segment,
 )
@@ -325,23 +325,11 @@ def _rewrite_active(files: Files, file: File, valid_end: int) -> File:
 
     After a failed sync the kernel may call pages clean that never reached the disk, and syncing
     them again does nothing. New pages in a new file are written for certain, or fail for certain.
-    Commit point: the rename. A crash before it leaves the old file and a ``.tmp`` beside it that
-    the next recovery replaces; after it, the new one, which is on stable storage.
+    Commit point: the rename (``structure.rewrite_log``).
     """
-    path = file.path
-    copy = files.open(path + filenames.TEMPORARY, write=True, create=True)
-    copy.truncate(0)
-    position = 0
-    while position < valid_end:
-        chunk = file.read_at(min(1 << 20, valid_end - position), position)
-        write_fully(copy, chunk, position)
-        position += len(chunk)
-    copy.sync()
+    rewrite_log(files, file, valid_end)
     file.close()
-    copy.close()
-    files.rename(path + filenames.TEMPORARY, path)
-    files.sync_directory(os.path.dirname(path))
-    return files.open(path, write=True)
+    return files.open(file.path, write=True)
 
 
 def _warn_of_cut(path: str, valid_end: int, size: int, reason: str) -> None:

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from logstore.segments import filenames
 from logstore.segments.checkpoint import format_offset, parse_offset
-from logstore.segments.errors import FormatError
-from logstore.segments.files import Files, read_bounded, write_atomically
+from logstore.segments.errors import FormatError, TruncatedError
+from logstore.segments.files import File, Files, read_bounded, write_atomically, write_fully
 
 __all__ = [
     "CLEANER_LOCK",
     "UNSWAPPED",
+    "copy_bytes",
     "delete_segments",
     "drop_below",
     "finish_swaps",
@@ -30,6 +31,7 @@ __all__ = [
     "remove_below",
     "remove_segment",
     "remove_tree",
+    "rewrite_log",
     "segment_path",
     "start_segment",
     "swap_in",
@@ -44,6 +46,7 @@ SEGMENT_SUFFIXES = (
     filenames.TRANSACTION_INDEX,
 )
 _MAX_NOTE_BYTES = 16 << 20
+_COPY_BYTES = 1 << 20
 
 CLEANER_LOCK = "cleaner"
 """The file that whoever compacts or cuts the log holds a lock on."""
@@ -108,6 +111,42 @@ def read_offset(files: Files, directory: str, name: str) -> int | None:
 def write_offset(files: Files, directory: str, name: str, offset: int) -> None:
     """Replace the small file ``name``."""
     write_atomically(files, os.path.join(directory, name), format_offset(offset))
+
+
+def copy_bytes(source: File, target: File, size: int) -> None:
+    """Copy the first ``size`` bytes of a file to the beginning of another.
+
+    Raises TruncatedError when ``source`` has fewer.
+    """
+    position = 0
+    while position < size:
+        data = source.read_at(min(_COPY_BYTES, size - position), position)
+        if not data:
+            raise TruncatedError(
+                "the file has become shorter", path=source.path, expected=size, found=position
+            )
+        write_fully(target, data, position)
+        position += len(data)
+
+
+def rewrite_log(files: Files, log: File, size: int, rest: bytes = b"") -> None:
+    """Put a new file in the place of ``log``: its first ``size`` bytes, and ``rest`` behind them.
+
+    Commit point: the rename. A crash before it leaves the old file and a ``.tmp`` beside it, which
+    the next recovery removes; after it, the new one, which is on stable storage.
+    """
+    temporary = log.path + filenames.TEMPORARY
+    copy = files.open(temporary, write=True, create=True)
+    try:
+        copy.truncate(0)
+        copy_bytes(log, copy, size)
+        if rest:
+            write_fully(copy, rest, size)
+        copy.sync()
+    finally:
+        copy.close()
+    files.rename(temporary, log.path)
+    files.sync_directory(os.path.dirname(log.path))
 
 
 def delete_segments(files: Files, directory: str, bases: Iterable[int]) -> None:

@@ -25,7 +25,7 @@ from logstore.reader import LogReader, View
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
-from logstore.segments.files import Files, write_fully
+from logstore.segments.files import Files
 from logstore.segments.filtering import OpenBatch
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
@@ -38,6 +38,7 @@ from logstore.structure import (
     purge,
     read_offset,
     remove_below,
+    rewrite_log,
     segment_path,
     swap_in,
     write_offset,
@@ -46,7 +47,6 @@ from logstore.writer import LogWriter
 
 __all__ = ["Upkeep"]
 
-_COPY_BYTES = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -222,20 +222,9 @@ class Upkeep:
                 file.truncate(position)
                 writer.sync_or_poison(file)  # what was appended lately may be in it, unsynced
                 return
-            copy = self._files.open(path + filenames.TEMPORARY, write=True, create=True)
-            try:
-                copy.truncate(0)
-                for start in range(0, position, _COPY_BYTES):
-                    size = min(_COPY_BYTES, position - start)
-                    write_fully(copy, file.read_at(size, start), start)
-                write_fully(copy, rest, position)
-                copy.sync()
-            finally:
-                copy.close()
+            rewrite_log(self._files, file, position, rest)
         finally:
             file.close()
-        self._files.rename(path + filenames.TEMPORARY, path)
-        self._files.sync_directory(self._directory)
 
     # Compaction -------------------------------------------------------------------------------
 
