@@ -232,26 +232,21 @@ class Cleaner:
         superseded = keys.superseded(base, header.last_offset)
         if superseded is not None:
             return [i for i, delta in enumerate(places.offset_deltas) if not superseded[delta]]
-        last_offsets = keys.last_offsets(places.keys)
+        deltas = places.offset_deltas
+        behind = keys.end_offset - base  # from there on all stay: the map does not know of them
+        rows = enumerate(zip(keys.last_offsets(places.keys), deltas, strict=True))
         kept = [
             index
-            for index, (last, delta) in enumerate(
-                zip(last_offsets, places.offset_deltas, strict=True)
-            )
-            if last is None or last <= base + delta
+            for index, (last, delta) in rows
+            if last is None or last <= base + delta or delta >= behind
         ]
         gone = {index for index, key in enumerate(places.keys) if key is None}
         horizon = header.delete_horizon
         if horizon is not None and self.now_ms >= horizon:
             gone.update(places.tombstones)
         if gone:
-            kept = [index for index in kept if index not in gone]
-        if header.last_offset < keys.end_offset:
-            return kept
-        behind = keys.end_offset - base
-        return sorted(
-            {*kept, *(i for i, delta in enumerate(places.offset_deltas) if delta >= behind)}
-        )
+            kept = [index for index in kept if index not in gone or deltas[index] >= behind]
+        return kept
 
     def _filter_control(self, batch: Batch, discard: bool) -> bytes | None:
         """A marker that nothing hangs on any more stays until its delete horizon."""
