@@ -37,6 +37,7 @@ from bench.harness import (
     Work,
     report,
     scratch_directory,
+    steady,
     workload,
 )
 from logstore.log import PartitionLog
@@ -284,7 +285,7 @@ def delay_of_reader(directory: Path, count: int) -> Session:
             reader.join()
         return _median_ms(delays)
 
-    return lambda: contextlib.nullcontext(work)
+    return steady(work)
 
 
 def delay_of_pipe(count: int) -> Session:
@@ -303,7 +304,7 @@ def delay_of_pipe(count: int) -> Session:
         reader.join()
         return _median_ms(delays)
 
-    return lambda: contextlib.nullcontext(work)
+    return steady(work)
 
 
 def waking_table(options: Options, directory: Path) -> Table:

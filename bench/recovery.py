@@ -35,6 +35,7 @@ from bench.harness import (
     Work,
     report,
     scratch_directory,
+    steady,
     workload,
 )
 from logstore.config import LogConfig
@@ -150,7 +151,7 @@ def handles_after(path: Path, use: Callable[[Store], object]) -> Session:
             use(store)
             return Figure(open_handles() - before)
 
-    return lambda: contextlib.nullcontext(work)
+    return steady(work)
 
 
 def open_partitions(store: Store) -> None:
@@ -163,11 +164,7 @@ def open_partitions(store: Store) -> None:
 def listing(path: Path) -> Session:
     """A session that lists every partition's directory."""
 
-    @contextlib.contextmanager
-    def session() -> Iterator[Work]:
-        yield lambda: [os.listdir(name) for name in (path / "topics").glob("orders-*")]
-
-    return session
+    return steady(lambda: [os.listdir(name) for name in (path / "topics").glob("orders-*")])
 
 
 def store_tables(options: Options, directory: Path) -> Iterator[Table]:
@@ -250,7 +247,7 @@ def scanning(path: Path) -> Session:
             batch.check_crc()
         file.close()
 
-    return lambda: contextlib.nullcontext(work)
+    return steady(work)
 
 
 def log_table(options: Options, directory: Path) -> Table:

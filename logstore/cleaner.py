@@ -138,7 +138,7 @@ class Cleaner:
         dirty = [
             s for s in segments if s.next_offset > first_dirty and s.base_offset < plan.end_offset
         ]
-        transactions = Transactions(self._aborted(dirty))
+        transactions = self.transactions(dirty)
         for segment in dirty:
             for batch in self._batches(segment):
                 batch.check_crc()

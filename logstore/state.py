@@ -228,7 +228,7 @@ class StateFile:
 
     def mark_deleted(self) -> None:
         """Make every handle refuse, in whatever condition the state is."""
-        state = self.leftover() if (known := LogState.unpack(self.block())) is None else known
+        state = LogState.unpack(self.block()) or self.leftover()
         state.flags |= DELETED
         self.publish(state)
         self.adopt()

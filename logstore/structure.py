@@ -92,8 +92,7 @@ def remove_segment(files: Files, directory: str, base_offset: int) -> None:
     one before it has grown beyond its offset.
     """
     for suffix in (filenames.LOG, filenames.OFFSET_INDEX, filenames.TIME_INDEX):
-        with contextlib.suppress(FileNotFoundError):
-            files.remove(segment_path(directory, base_offset, suffix))
+        _remove(files, segment_path(directory, base_offset, suffix))
     files.sync_directory(directory)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from logstore.segments import varint
-from logstore.segments.errors import FormatError, TruncatedError
-from logstore.segments.record_singles import inconsistent_record
+from logstore.segments.errors import FormatError
+from logstore.segments.record_singles import inconsistent_record, records_end_early
 
 __all__ = ["RecordPlaces", "locate_records"]
 
@@ -99,16 +99,10 @@ def locate_records(data: bytes, count: int, start: int = 0) -> RecordPlaces:
             add_timestamp(timestamp)
             add_offset(offset)
     except IndexError:
-        raise _too_early(start, count, len(offsets)) from None
+        raise records_end_early(start, count, len(offsets)) from None
     if end != len(data):
         raise _does_not_fill(start, count, len(data), end)
     return RecordPlaces(bounds, offsets, timestamps, keys, tombstones)
-
-
-def _too_early(start: int, count: int, found: int) -> TruncatedError:
-    return TruncatedError(
-        "the records end too early", position=start, expected=f"{count} records", found=found
-    )
 
 
 def _does_not_fill(start: int, count: int, size: int, found: int) -> FormatError:

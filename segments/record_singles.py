@@ -13,7 +13,7 @@ from typing import Any
 from logstore.segments import varint
 from logstore.segments.errors import FormatError, TruncatedError
 
-__all__ = ["decode_singles", "inconsistent_record"]
+__all__ = ["decode_singles", "inconsistent_record", "records_end_early"]
 
 
 def decode_singles(
@@ -115,13 +115,15 @@ def decode_singles(
                 raise inconsistent_record(start, end, position, odd)
             append((offset, timestamp, key, value, headers))
     except IndexError:
-        raise TruncatedError(
-            "the records end too early",
-            position=start,
-            expected=f"{count} records",
-            found=done + len(rows),
-        ) from None
+        raise records_end_early(start, count, done + len(rows)) from None
     return rows, position
+
+
+def records_end_early(start: int, count: int, found: int) -> TruncatedError:
+    """The error of bytes that end inside the record at ``start``, or in front of it."""
+    return TruncatedError(
+        "the records end too early", position=start, expected=f"{count} records", found=found
+    )
 
 
 def inconsistent_record(start: int, end: int, position: int, odd: int) -> FormatError:

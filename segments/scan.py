@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES, Batch, peek
 from logstore.segments.errors import ChecksumError, FormatError
@@ -130,14 +130,14 @@ def _leads_to(window: _Window, position: int, target: int, end: int, offset: int
     ``position`` to ``target``."""
     while position < target:
         batch = _batch_at(window, position, end)
-        if not isinstance(batch, Batch) or not batch.crc_ok or batch.header.base_offset <= offset:
+        if not _is_good(batch) or batch.header.base_offset <= offset:
             return False
         position += batch.header.size
         offset = batch.header.last_offset
     return position == target
 
 
-def _is_good(found: Batch | Damage) -> bool:
+def _is_good(found: Batch | Damage) -> TypeGuard[Batch]:
     return isinstance(found, Batch) and found.crc_ok
 
 
@@ -198,10 +198,9 @@ def _next_batch(window: _Window, position: int, end: int) -> int:
                     offset >= 0
                     and HEADER_BYTES <= size <= min(MAX_BATCH_BYTES, end - start)
                     and _may_be_header(window.read(start, HEADER_BYTES))
+                    and _is_good(_batch_at(window, start, end))
                 ):
-                    found = _batch_at(window, start, end)
-                    if isinstance(found, Batch) and found.crc_ok:
-                        return start
+                    return start
             candidate = chunk.find(2, candidate + 1 + _MAGIC_POSITION) - _MAGIC_POSITION
         position += max(1, len(chunk) - _MAGIC_POSITION)
     return end
