@@ -118,20 +118,30 @@ def _distrusted(window: _Window, batch: Batch, end: int) -> int | None:
         return position
     # A batch inside may be a record's value. It would not end where the batch around it does: a
     # value is followed by the count of headers.
+    elsewhere: set[int] = set()
     while position < claimed:
-        if _leads_to(window, position, claimed, end, batch.header.base_offset):
+        if _leads_to(window, position, claimed, end, batch.header.base_offset, elsewhere):
             return position
         position = _next_batch(window, position + 1, end)
     return None
 
 
-def _leads_to(window: _Window, position: int, target: int, end: int, offset: int) -> bool:
+def _leads_to(
+    window: _Window, position: int, target: int, end: int, offset: int, elsewhere: set[int]
+) -> bool:
     """Whether good batches of offsets above ``offset`` stand one behind the other from
-    ``position`` to ``target``."""
+    ``position`` to ``target``.
+
+    ``elsewhere`` are positions from which none do; those of the batches met on the way are added.
+    A value of many batches would be walked through from each of them otherwise.
+    """
     while position < target:
+        if position in elsewhere:
+            return False
         batch = _batch_at(window, position, end)
         if not _is_good(batch) or batch.header.base_offset <= offset:
-            return False
+            return False  # its position is not added: it may be a good one to begin from
+        elsewhere.add(position)
         position += batch.header.size
         offset = batch.header.last_offset
     return position == target

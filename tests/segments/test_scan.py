@@ -280,6 +280,34 @@ def test_a_survey_leaves_a_bad_batch_whose_length_is_right_its_place() -> None:
     assert surveyed(bytes(data))[5] == ("bad", 5 * SIZE, SIZE)
 
 
+def test_a_survey_walks_through_the_batches_in_a_bad_one_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = b"".join(batch(50 + number, [number]) for number in range(100))
+    outer = bytearray(encode_batch([Record(timestamp=0, value=value)], base_offset=0))
+    outer[-1] ^= 1
+    parsed: list[int] = []
+    parse = Batch.parse
+
+    def counting(raw: bytes, *, position: int = 0, path: str | None = None) -> Batch:
+        parsed.append(position)
+        return parse(raw, position=position, path=path)
+
+    monkeypatch.setattr(Batch, "parse", counting)
+    assert surveyed(bytes(outer)) == [("bad", 0, len(outer))]
+    assert len(parsed) < 300  # the search and the walk meet each of them once
+
+
+def test_a_survey_tries_a_batch_to_which_offsets_went_back_as_the_first_one() -> None:
+    behind = b"".join(batch(offset, [0]) for offset in (7, 5, 8))
+    data = with_length(batch(0, [0]) + behind, 0, 4 * SIZE)
+    assert surveyed(data) == [
+        ("corrupt", 0, 2 * SIZE),
+        ("batch", 2 * SIZE, SIZE),
+        ("batch", 3 * SIZE, SIZE),
+    ]
+
+
 @pytest.mark.parametrize("behind", [b"", BATCHES[2]])
 def test_a_survey_does_not_take_a_record_of_a_bad_batch_for_a_batch(behind: bytes) -> None:
     outer = bytearray(encode_batch([Record(timestamp=0, value=batch(50, [50]))], base_offset=0))
