@@ -31,7 +31,6 @@ from logstore.appending import (
     check_acks,
     check_read,
     deleted_error,
-    new_appended,
 )
 from logstore.clock import Clock, SystemClock
 from logstore.compaction import CompactionPlan, CompactionResult
@@ -48,25 +47,18 @@ from logstore.errors import (
 from logstore.group_commit import GroupCommit
 from logstore.locking import PartitionLock
 from logstore.observer import Observer, steadily
+from logstore.placing import write_ready, write_sealed
 from logstore.reader import Fetch, LogReader, View
-from logstore.ready import (
-    check_offsets,
-    listed,
-    new_epochs,
-    placed,
-    ready_batches,
-    refuse_keyless,
-    too_large,
-)
+from logstore.ready import listed, ready_batches, refuse_keyless, too_large
 from logstore.retention import Decision, SegmentInfo
-from logstore.segments.batch import Batch, place, seal_parts
+from logstore.segments.batch import Batch, seal_parts
 from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles, Files
 from logstore.segments.header import TimestampType
 from logstore.segments.record import Record
 from logstore.state import STATE_BYTES, StateFile
 from logstore.upkeep import Upkeep
-from logstore.writer import LogWriter, batch_size
+from logstore.writer import LogWriter
 
 __all__ = ["Acks", "Appended", "LogView", "PartitionLog"]
 
@@ -309,33 +301,25 @@ class PartitionLog:
         if self._chooses_codec or type(codec) is not Codec:
             codec = self.config.codec_for(codec)
         now = self._now_ms()
-        crc, tail, count, timestamp, size = seal_parts(
-            records, codec, level, now, now if self._append_time else None, codec
-        )
+        sealed = seal_parts(records, codec, level, now, now if self._append_time else None, codec)
         if self._compacts:
             refuse_keyless(records, self.directory)
-        if size > self._max_message_bytes:
-            raise too_large(size, self._max_message_bytes, self.directory)
+        if sealed[4] > self._max_message_bytes:
+            raise too_large(sealed[4], self._max_message_bytes, self.directory)
+        if acks == "all":
+            return self._group_commit.append(lambda writer: write_sealed(writer, sealed, guard)[0])
         lock, writer = self._writing or self._refuse()
         if lock.mutex.locked():  # otherwise not asked: a call less
             lock.threads()
         with lock.mutex:
             try:
                 lock.acquire()
-                state = writer.enter()
-                if guard is not None:
-                    guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-                if state.due_epoch > state.leader_epoch:
-                    writer.begin_due_epoch(state)
-                base = state.next_offset
-                last = base + count - 1
-                raw = place(crc, tail, base, state.leader_epoch)
-                due = writer.write(state, raw, base, ((size, last, timestamp),))
+                appended, due = write_sealed(writer, sealed, guard)
             finally:
                 lock.release()
-        if due or acks == "all":
-            self._group_commit.sync_to(last + 1)
-        return new_appended((base, last, timestamp))
+        if due:
+            self._group_commit.sync_to(appended.last_offset + 1)
+        return appended
 
     def append_raw(
         self,
@@ -361,32 +345,21 @@ class PartitionLog:
             name=self.directory,
             keyed=self.config.compacts and origin == "client",
         )
-        lock, writer = self._writing or self._refuse()
-        with lock.threads():
-            try:
-                lock.acquire()
-                state = writer.enter()
-                if guard is not None:
-                    guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-                if origin == "client":
-                    if state.due_epoch > state.leader_epoch:
-                        writer.begin_due_epoch(state)
-                    now = self._now_ms() if self._append_time else None
-                    batches = placed(batches, state.next_offset, state.leader_epoch, now)
-                else:
-                    check_offsets(batches, state.next_offset, self.directory)
-                    epochs = new_epochs(batches, state.leader_epoch)
-                    if epochs:
-                        writer.begin_epochs(state, epochs)
-                sizes = [batch_size(batch.header) for batch in batches]
-                base = batches[0].header.base_offset
-                due = writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
-            finally:
-                lock.release()
-        last = sizes[-1][1]
-        if due or acks == "all":
-            self._group_commit.sync_to(last + 1)
-        return Appended(base, last, max(size[2] for size in sizes))
+
+        def write(writer: LogWriter) -> tuple[Appended, bool]:
+            now = self._now_ms() if self._append_time else None
+            name = self.directory
+            return write_ready(
+                writer, batches, guard, origin=origin, append_timestamp=now, name=name
+            )
+
+        if acks == "all":
+            return self._group_commit.append(lambda writer: write(writer)[0])
+        with self._locked() as writer:
+            appended, due = write(writer)
+        if due:
+            self._group_commit.sync_to(appended.last_offset + 1)
+        return appended
 
     def flush(self) -> None:
         """Return when everything that was appended before the call is on stable storage."""
