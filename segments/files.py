@@ -344,11 +344,12 @@ class _DiskFile:
             raise
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            # The number may soon belong to another file: nothing here may use it again.
+        # The number may soon belong to another file: nothing here may use it again, also if Ctrl-C
+        # ends this early. (So it goes first, here and below.)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             self.read_at = self.write_at = self.size = _closed
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
@@ -413,10 +414,10 @@ class _DiskSharedBytes:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        if self._descriptor >= 0:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             self._map.close()
-            os.close(self._descriptor)
-            self._descriptor = -1
+            os.close(descriptor)
 
 
 class _DiskLock:
@@ -434,10 +435,10 @@ class _DiskLock:
     def close(self) -> None:
         # A descriptor that a child inherited by fork shares the lock with its parent's: closing
         # it there leaves the parent's lock alone, where LOCK_UN would take it away.
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
             self.acquire = self.release = _closed
+            os.close(descriptor)
 
 
 def read_bounded(files: Files, path: str, max_bytes: int) -> bytes:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -214,23 +215,40 @@ def test_ctrl_c_while_waiting_for_another_threads_sync_leaves_the_others_alone(
     with PartitionLog(tmp_path, files=files) as log:
         with _waiting(log, files, None) as futures:
             commit = log._group_commit
-            interrupted = threading.Thread(target=_interrupt_when_it_waits, args=(commit, 2))
-            interrupted.start()
-            with pytest.raises(KeyboardInterrupt):
+            with _ctrl_c_when_it_waits(commit, 2), pytest.raises(KeyboardInterrupt):
                 log.append(records("given up"))
-            interrupted.join(30)
             assert len(commit._queue) == 1
         assert [future.result().base_offset for future in futures] == [0, 1]
         log.append(records("later"))
         assert values(log) == [b"leader", b"0", b"later"]
 
 
-def _interrupt_when_it_waits(commit: GroupCommit, count: int) -> None:
-    while len(commit._queue) < count:
-        pass
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+@contextmanager
+def _ctrl_c_when_it_waits(commit: GroupCommit, count: int) -> Iterator[None]:
+    """Ctrl-C, once, when so many wait. The signal is sent until it is noticed: one that comes just
+    before the main thread falls asleep does not wake it."""
+    noticed = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        if not noticed.is_set():
+            noticed.set()
+            raise KeyboardInterrupt
+
+    def send() -> None:
+        while len(commit._queue) < count:
+            time.sleep(0.0005)
+        while not noticed.wait(0.01):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, interrupt)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+        sender.join(30)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_main_thread_writes_for_nobody_else(tmp_path: Path) -> None:
@@ -256,12 +274,12 @@ def _let_go_when_two_wait(log: PartitionLog, files: _Held, guard: Guard) -> Futu
     """Append behind the main thread, from a thread of its own, and let the sync go."""
     commit = log._group_commit
     while len(commit._queue) < 1:
-        pass
+        time.sleep(0.0005)
     pool = ThreadPoolExecutor(1)
     try:
         future = pool.submit(log.append, records("other"), guard=guard)
         while len(commit._queue) < 2:
-            pass
+            time.sleep(0.0005)
     finally:
         files.go_on.set()
         pool.shutdown(wait=False)

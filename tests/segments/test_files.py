@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from logstore.segments.files import (
     DiskFiles,
     File,
+    FileLock,
     Files,
+    SharedBytes,
     read_bounded,
     write_atomically,
     write_fully,
@@ -77,6 +80,31 @@ def test_a_closed_file_refuses_everything_and_may_be_closed_again(file: File) ->
         with pytest.raises(OSError) as caught:  # noqa: PT011  # the number below says which
             refused()
         assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("kind", ["file", "lock", "shared"])
+def test_ctrl_c_just_after_a_descriptor_was_closed_does_not_have_it_closed_again(
+    kind: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: dict[str, Callable[[], File | FileLock | SharedBytes]] = {
+        "file": lambda: FILES.open(path, write=True, create=True),
+        "lock": lambda: FILES.lock(path),
+        "shared": lambda: FILES.share(path, 100),
+    }
+    thing = opened[kind]()
+    close = os.close
+    closed = []
+
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        thing.close()
+    thing.close()
+    assert len(closed) == 1
 
 
 def test_closing_a_file_leaves_one_that_got_the_same_number_alone(file: File, path: str) -> None:
