@@ -36,7 +36,7 @@ from logstore.segments.files import Files
 from logstore.structure import remove_tree
 from logstore.tables import Tables
 
-__all__ = ["Live", "Restored"]
+__all__ = ["Live", "Restored", "Restorer"]
 
 LIVE = "live"
 RECORD_TABLE = "live"
@@ -46,7 +46,10 @@ _LOCK = "lock"
 _LOCK_SECONDS = 60.0
 
 Restored = Mapping[str, Mapping[bytes, bytes]]
-"""Tables for a new live environment; where ``meta`` has one of that name, it is replaced, too."""
+"""Tables, and what stands in them."""
+Restorer = Callable[[], tuple[Restored, Restored]]
+"""Makes of the checkpoints in ``meta`` what a new live environment begins with, and what tables of
+``meta`` hold from then on."""
 
 
 class Live:
@@ -60,17 +63,15 @@ class Live:
         files: Files,
         clock: Clock,
         read_only: bool,
-        restore: Callable[[], tuple[Restored, Restored]],
     ) -> None:
-        """``restore`` is called when there is no live environment that can be used, before there
-        is one: it makes of the checkpoints in ``meta`` what stands in the new environment, and
-        what stands in ``meta`` from then on."""
         self._directory = os.path.join(store, LIVE)
         self._metadata = metadata
         self._files = files
         self._clock = clock
         self._read_only = read_only
-        self._restore = restore
+        self.restorers: list[Restorer] = []
+        """Called when there is no live environment that can be used, before there is one; each
+        has tables of its own."""
         self._mutex = threading.Lock()
         """Held to open it."""
         self._environment: Environment | None = None
@@ -212,7 +213,12 @@ class Live:
     def _make(self) -> str:
         directory = os.path.join(self._directory, uuid.uuid4().hex)
         self._files.make_directory(directory)
-        for_live, for_meta = self._restore()
+        for_live: dict[str, Mapping[bytes, bytes]] = {}
+        for_meta: dict[str, Mapping[bytes, bytes]] = {}
+        for restore in self.restorers:
+            of_live, of_meta = restore()
+            for_live.update(of_live)
+            for_meta.update(of_meta)
         environment = open_environment(directory, read_only=False, sync=False)
         assert environment is not None
         try:

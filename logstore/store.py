@@ -39,9 +39,11 @@ from logstore.errors import (
     UnsupportedFormatError,
 )
 from logstore.groups.groups import Groups
+from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
+from logstore.sessions import Sessions
 from logstore.subscription import RebalanceListener, Topics
 from logstore.topic import Topic
 from logstore.topics import TopicCatalogue
@@ -120,11 +122,16 @@ class Store:
             check_usable=self._check_usable,
             making=self._making,
         )
+        self._live = Live(
+            self.path, self._metadata, files=self._files, clock=self._clock, read_only=read_only
+        )
+        self._sessions = Sessions(self.path, self._files)
         self._groups = Groups(
             self.path,
             metadata=self._metadata,
+            live=self._live,
+            sessions=self._sessions,
             topics=self._topics,
-            files=self._files,
             clock=self._clock,
             read_only=read_only,
             check_usable=self._check_usable,
@@ -134,7 +141,7 @@ class Store:
             self._files,
             self.path,
             self._topics.partitions,
-            chores=[self._groups.maintain],
+            chores=[self._clear_up, self._groups.checkpoint],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
         )
@@ -145,14 +152,25 @@ class Store:
 
     def _finish_what_was_begun(self) -> None:
         try:
-            self._groups.recover()
+            # Before anybody appends: checkpoints are cut back to the logs' ends.
+            self._live.recover()
             self._topics.finish_deletions()
         except BaseException:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._metadata.close)
                 stack.callback(self._topics.close)
+                stack.callback(self._let_go_of_live)
                 stack.callback(self._groups.close)
             raise
+
+    def _let_go_of_live(self) -> None:
+        self._live.close()
+        self._sessions.close()
+
+    def _clear_up(self) -> None:
+        """Away with what dead processes left."""
+        self._sessions.sweep()
+        self._live.check_readers()
 
     def _identify(self, *, create: bool) -> uuid.UUID:
         path = os.path.join(self.path, _STORE_FILE)
@@ -397,6 +415,7 @@ class Store:
         with contextlib.ExitStack() as stack:
             stack.callback(self._metadata.close)
             stack.callback(self._topics.close)
+            stack.callback(self._let_go_of_live)
             try:
                 self._maintenance.stop()
                 self._groups.close()  # may have to open logs, for the last checkpoint

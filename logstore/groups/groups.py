@@ -37,7 +37,6 @@ from logstore.live import Live
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
 from logstore.partitions import OffsetAndMetadata, TopicPartition
-from logstore.segments.files import Files
 from logstore.sessions import Sessions
 from logstore.tables import Tables
 from logstore.topics import TopicCatalogue
@@ -53,12 +52,14 @@ class Groups:
         store: str,
         *,
         metadata: Metadata,
+        live: Live,
+        sessions: Sessions,
         topics: TopicCatalogue,
-        files: Files,
         clock: Clock,
         read_only: bool,
         check_usable: Callable[[], None],
     ) -> None:
+        """``live`` and ``sessions`` are the store's, which closes them."""
         self._store = store
         self._metadata = metadata
         self._topics = topics
@@ -66,18 +67,9 @@ class Groups:
         self._check_usable = check_usable
         self._names: tuple[object, Mapping[uuid.UUID, str]] = (None, {})
         """The topics' names by their ids, and the definitions that they were made from."""
-        self._live = Live(
-            store,
-            metadata,
-            files=files,
-            clock=clock,
-            read_only=read_only,
-            restore=partial(restore_offsets, metadata, self._lend),
-        )
-        self._sessions = Sessions(store, files)
-        self._coordinator = Coordinator(
-            self._live, self._sessions, definitions=topics.definitions, clock=clock
-        )
+        self._live = live
+        live.restorers.append(partial(restore_offsets, metadata, self._lend))
+        self._coordinator = Coordinator(live, sessions, definitions=topics.definitions, clock=clock)
         self._offsets = Offsets(self._live, metadata, lend=self._lend, clock=clock)
         self._mutex = threading.Lock()
         self._memberships: list[Membership] = []
@@ -86,11 +78,6 @@ class Groups:
         self._heartbeats = Heartbeats(
             self._coordinator, self._current, self._checkpoint_own, name=store
         )
-
-    def recover(self) -> None:
-        """When the machine was restarted, or the store copied: begin with the checkpoints. Called
-        when the store is opened for writing, before anybody appends."""
-        self._live.recover()
 
     # Members ----------------------------------------------------------------------------------
 
@@ -421,24 +408,13 @@ class Groups:
         if self._read_only:
             raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
 
-    def maintain(self) -> None:
-        """What has to be done from time to time: a checkpoint of what anybody has committed, and
-        away with what dead processes left."""
-        self._sessions.sweep()
-        self._live.check_readers()
-        self.checkpoint()
-
     def close(self) -> None:
         """End all memberships, and take a checkpoint of what was committed here. Logs have to be
         open still."""
         self._heartbeats.stop()
-        try:
-            for membership in self._current():
-                membership.close()
-            self._checkpoint_own()
-        finally:
-            self._live.close()
-            self._sessions.close()
+        for membership in self._current():
+            membership.close()
+        self._checkpoint_own()
 
 
 def _refused(group: Group, member_id: str, reason: Refusal) -> Exception:

@@ -41,8 +41,8 @@ def opened(
         files=SpyFiles(boot),
         clock=StillClock(),
         read_only=read_only,
-        restore=restore,
     )
+    live.restorers.append(restore)
     try:
         yield live, metadata
     finally:
@@ -200,3 +200,16 @@ def test_a_closed_one_refuses(tmp_path: Path) -> None:
         with pytest.raises(ClosedError):
             keys(live)
         live.close()
+
+
+def test_all_who_keep_something_in_it_restore_their_own(tmp_path: Path) -> None:
+    def restore() -> tuple[Restored, Restored]:
+        return {"t": {b"a": b""}}, {"m": {b"x": b"1"}}
+
+    with opened(tmp_path, restore=restore) as (live, metadata):
+        live.restorers.append(lambda: ({"u": {b"b": b""}}, {"n": {b"y": b"2"}}))
+        assert keys(live) == [b"a"]
+        with live.transaction() as tables:
+            assert list(tables.items("u")) == [(b"b", b"")]
+        with metadata.transaction() as tables:
+            assert [*tables.items("m"), *tables.items("n")] == [(b"x", b"1"), (b"y", b"2")]
