@@ -20,7 +20,7 @@ from logstore.definitions import (
     topic_from,
     topic_key,
 )
-from logstore.deletion import remove_deleted, take_away
+from logstore.deletion import remove_deleted
 from logstore.errors import (
     InvalidInputError,
     LockTimeoutError,
@@ -29,9 +29,9 @@ from logstore.errors import (
 )
 from logstore.log import PartitionLog
 from logstore.metadata import METADATA_TOPIC, TOPICS, Change, Metadata, View
-from logstore.segments import filenames
+from logstore.partition_files import PartitionFiles
 from logstore.segments.files import Files
-from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name, write_topic_id
+from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
 
 __all__ = ["TopicCatalogue"]
 
@@ -61,6 +61,19 @@ class TopicCatalogue:
         self._check_usable = check_usable
         self._making = making
         self._mutex = threading.Lock()
+        self._partitions, self._own_partitions = (
+            PartitionFiles(
+                os.path.join(store, TOPICS),
+                files=files,
+                clock=clock,
+                read_only=reads,
+                making=making,
+                is_defined=self._is_defined,
+                kind="topic",
+            )
+            for reads in (read_only, True)
+        )
+        """Those of users' topics, and those of the store itself, which are only read."""
         self._topics: dict[uuid.UUID, Topic] = {}
         """Topics that somebody has asked for."""
         self._known: tuple[Any, dict[str, TopicDefinition]] = (None, {})
@@ -135,7 +148,7 @@ class TopicCatalogue:
                 self.finish_deletions(wait=True)
         topic = self._topic(definition)
         for number in range(partitions):
-            self._make_partition(topic, number)
+            self._partitions.make(name, number, topic.id)
         return topic
 
     def alter(
@@ -164,7 +177,7 @@ class TopicCatalogue:
 
         topic = self._alter(name, alter)
         for number in range(partitions or 0):
-            self._make_partition(topic, number)
+            self._partitions.make(name, number, topic.id)
         return topic
 
     def add_partitions(self, name: str, total: int) -> Topic:
@@ -236,7 +249,7 @@ class TopicCatalogue:
     def _finish_deletion(self, key: str, topic: TopicDefinition, *, wait: bool) -> None:
         try:
             for number in range(topic.partition_count):
-                self._take_away(topic.name, number, topic.topic_id)
+                self._partitions.take_away(topic.name, number, topic.topic_id)
         except LockTimeoutError as error:
             if wait:
                 raise
@@ -297,7 +310,7 @@ class TopicCatalogue:
                     lent = self.lend(topic, number)
                     if lent is not None:
                         yield lent
-        if self._files.is_directory(self._directory(self._topic(METADATA_TOPIC), 0)):
+        if self._partitions.exists(METADATA_TOPIC.name, 0):
             yield contextlib.nullcontext(self._metadata.log)
 
     def lend(
@@ -307,69 +320,22 @@ class TopicCatalogue:
         opened = topic.opened(number)
         if opened is not None:
             return contextlib.nullcontext(opened)
-        if self._files.is_directory(self._directory(topic, number)):
+        if self._partitions.exists(topic.name, number):
             return self._open_partition(topic, number)
         return None
 
     def _open_partition(self, topic: Topic, number: int) -> PartitionLog:
         self._check_usable()
-        read_only = self._read_only or topic.id == METADATA_TOPIC.topic_id
-        if not self._read_only:
-            self._make_partition(topic, number)
-        try:
-            with contextlib.ExitStack() as stack:
-                log = PartitionLog(
-                    self._directory(topic, number),
-                    files=self._files,
-                    clock=self._clock,
-                    config=topic.config,
-                    read_only=read_only,
-                )
-                stack.callback(log.close)
-                # Whoever deletes a topic marks its directories after the definition is gone. If
-                # that was too early for this handle to notice, the definition is gone by now.
-                self._check_defined(topic)
-                stack.pop_all()
-        except (UnknownTopicError, FileNotFoundError):
-            self._check_defined(topic, clearing=number)
-            raise
-        return log
-
-    def _check_defined(self, topic: Topic, *, clearing: int | None = None) -> None:
-        """``clearing``: a partition whose directory was perhaps made anew behind a deletion."""
-        internal = topic.id == METADATA_TOPIC.topic_id
-        if internal or self._metadata.get(topic_key(topic.id)) is not None:
-            return
-        if clearing is not None and not self._read_only:
-            with self._making():
-                directory = self._directory(topic, clearing)
-                if not self._files.exists(os.path.join(directory, filenames.PARTITION_METADATA)):
-                    self._take_away(topic.name, clearing, topic.id)
-        raise UnknownTopicError(f"topic {topic.name!r} was deleted")
-
-    def _take_away(self, name: str, number: int, topic_id: uuid.UUID) -> None:
-        top = os.path.join(self._store, TOPICS)
-        take_away(self._files, self._clock, top, name, number, topic_id)
-
-    def _directory(self, topic: Topic, number: int) -> str:
-        name = filenames.partition_directory(topic.name, number)
-        return os.path.join(self._store, TOPICS, name)
-
-    def _make_partition(self, topic: Topic, number: int) -> None:
-        """Make a partition's directory, unless it is there: somebody may want to read it before
-        anybody writes."""
+        partitions = self._partitions
         if topic.id == METADATA_TOPIC.topic_id:
-            _ = self._metadata.log
-            return
-        directory = self._directory(topic, number)
-        metadata = os.path.join(directory, filenames.PARTITION_METADATA)
-        if self._files.exists(metadata):
-            return
-        with self._making():
-            self._check_defined(topic)  # it is deleted with the same lock in hand
-            self._files.make_directory(directory)
-            if not self._files.exists(metadata):
-                write_topic_id(self._files, directory, topic.id)
+            if not self._read_only:
+                _ = self._metadata.log
+            partitions = self._own_partitions
+        return partitions.open(topic.name, number, topic.id, topic.config)
+
+    def _is_defined(self, topic_id: uuid.UUID, name: str) -> bool:
+        internal = topic_id == METADATA_TOPIC.topic_id
+        return internal or self._metadata.get(topic_key(topic_id)) is not None
 
     def close(self) -> None:
         """Close every partition that is open."""

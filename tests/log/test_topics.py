@@ -376,9 +376,12 @@ def test_what_a_killed_process_left_of_a_topic_is_taken_away_by_the_next(
 ) -> None:
     with logstore.open(path) as store:
         store.create_topic("orders", partitions=2).partition(0).append(records("old"))
-        left = "take_away" if what == "definition" else "remove_deleted"
+        left = {
+            "definition": "partition_files.take_away",
+            "directory": "topics.remove_deleted",
+        }[what]
         with monkeypatch.context() as patch:
-            patch.setattr(f"logstore.topics.{left}", lambda *_: None)
+            patch.setattr(f"logstore.{left}", lambda *_: None)
             patch.setattr(Metadata, "deleted", lambda self, key: None)
             store.delete_topic("orders")
     assert len(directories(path)) == 2
