@@ -18,10 +18,20 @@ The tree::
     ├── UnknownGroupError                no consumer group of that name
     ├── GroupNotEmptyError               the group has members, and only they may do that
     ├── FencedMemberError                it is no member of its group any more
-    └── IllegalGenerationError           the member's generation, or its ownership, is over
+    ├── IllegalGenerationError           the member's generation, or its ownership, is over
+    ├── UnknownExchangeError             no exchange of that name
+    ├── UnknownQueueError                no queue of that name
+    ├── PreconditionFailedError          declared otherwise before, in use, or not empty
+    ├── AccessRefusedError               not for clients: reserved names, internal exchanges
+    ├── ResourceLockedError              an exclusive queue of another session
+    └── PublishError                     not every message of a publish is in all its queues
+        ├── UnroutableError              a mandatory message that no queue gets
+        └── NackedError                  a queue refused a message, since it is full
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from logstore.segments.errors import (
     ChecksumError,
@@ -34,6 +44,7 @@ from logstore.segments.errors import (
 )
 
 __all__ = [
+    "AccessRefusedError",
     "ChecksumError",
     "ClosedError",
     "FencedMemberError",
@@ -45,15 +56,22 @@ __all__ = [
     "LimitError",
     "LockTimeoutError",
     "LogstoreError",
+    "NackedError",
     "NoOffsetError",
     "OffsetOutOfRangeError",
     "PoisonedError",
+    "PreconditionFailedError",
+    "PublishError",
     "ReadOnlyError",
+    "ResourceLockedError",
     "StoreNotFoundError",
     "TopicExistsError",
     "TruncatedError",
+    "UnknownExchangeError",
     "UnknownGroupError",
+    "UnknownQueueError",
     "UnknownTopicError",
+    "UnroutableError",
     "UnsupportedFormatError",
 ]
 
@@ -125,3 +143,47 @@ class FencedMemberError(LogstoreError):
 
 class IllegalGenerationError(LogstoreError):
     """The member's generation is over, or the partition is not its own."""
+
+
+class UnknownExchangeError(LogstoreError):
+    """There is no exchange of that name."""
+
+
+class UnknownQueueError(LogstoreError):
+    """There is no queue of that name, or it was deleted."""
+
+
+class PreconditionFailedError(LogstoreError):
+    """What was declared is there with other arguments; or what is to be deleted is in use, or not
+    empty, though it must not be. Nothing was changed."""
+
+
+class AccessRefusedError(LogstoreError):
+    """The name is reserved, or it belongs to the store itself: the default exchange is not bound,
+    and nobody publishes to an internal one."""
+
+
+class ResourceLockedError(LogstoreError):
+    """The queue is exclusive, and belongs to another session."""
+
+
+class PublishError(LogstoreError):
+    """Not every message of a publish went to all queues that it was meant for.
+
+    ``confirms`` says what became of each; all that is not named there was published as asked.
+    """
+
+    def __init__(self, problem: str, confirms: Any) -> None:
+        super().__init__(problem)
+        self.confirms = confirms
+
+
+class UnroutableError(PublishError):
+    """A mandatory message was routed to no queue, and nobody has it: AMQP's reply code 312."""
+
+    reply_code = 312
+    reply_text = "NO_ROUTE"
+
+
+class NackedError(PublishError):
+    """A queue is full, and refused a message (``overflow=reject-publish``)."""
