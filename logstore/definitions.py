@@ -15,6 +15,7 @@ from logstore.errors import FormatError
 
 __all__ = [
     "DEFAULTS",
+    "QUEUE_PREFIX",
     "TOPIC_PREFIX",
     "TopicDefinition",
     "decode",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 TOPIC_PREFIX = "topic/"
+QUEUE_PREFIX = "queue/"
+"""See ``logstore.queues.definitions``."""
 DEFAULTS = "defaults"
 """The key of the configuration that topics have where they say nothing else."""
 

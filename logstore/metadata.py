@@ -30,13 +30,7 @@ from typing import Any
 from logstore import fork
 from logstore.clock import Clock, SystemClock
 from logstore.config import LogConfig
-from logstore.definitions import (
-    TOPIC_PREFIX,
-    TopicDefinition,
-    decode,
-    encode,
-    topic_from,
-)
+from logstore.definitions import QUEUE_PREFIX, TOPIC_PREFIX, TopicDefinition, decode, encode
 from logstore.environments import Environment, open_environment
 from logstore.errors import (
     ClosedError,
@@ -68,8 +62,10 @@ TOPICS = "topics"
 DEFINITIONS = "definitions"
 APPLIED = "applied"
 DELETING = "deleting"
-"""Topics whose definition is gone, and whose files may not be yet: their last definitions."""
+"""Topics and queues whose definition is gone, and whose files may not be yet: their last
+definitions, by their ids."""
 
+_TOPICS, _QUEUES = TOPIC_PREFIX.encode(), QUEUE_PREFIX.encode()
 _OFFSET = b"offset"
 _LOCK = "change.lock"
 _LOCK_SECONDS = 30.0
@@ -94,9 +90,13 @@ class View:
         """The definitions whose keys begin with ``prefix``."""
         return self._decoded(DEFINITIONS, prefix)
 
-    def deleting(self) -> dict[str, dict[str, Any]]:
-        """The last definitions of topics that are being deleted."""
-        return self._decoded(DELETING)
+    def keys(self, prefix: str) -> list[str]:
+        """The keys of definitions that begin with ``prefix``: cheaper than their definitions."""
+        return [key.decode() for key, _ in self._tables.items(DEFINITIONS, prefix.encode())]
+
+    def deleting(self, prefix: str = TOPIC_PREFIX) -> dict[str, dict[str, Any]]:
+        """The last definitions of topics, or of queues, that are being deleted."""
+        return self._decoded(DELETING, prefix)
 
     def _decoded(self, table: str, prefix: str = "") -> dict[str, dict[str, Any]]:
         return {
@@ -229,11 +229,6 @@ class Metadata:
                 raise self._lost()
         return self._environment
 
-    def check(self, key: str, fields: Mapping[str, Any]) -> None:
-        """Raise FormatError where a definition is none that we can use."""
-        if key.startswith(TOPIC_PREFIX):
-            topic_from(key, fields, self._directory)
-
     def copy_to(self, directory: str) -> None:
         """Copy ``meta``, as it is at one moment, into an empty directory."""
         environment = self._opened()
@@ -282,13 +277,13 @@ class Metadata:
                 _apply(tables, records, appended.last_offset + 1)
         return changes
 
-    def deleting(self) -> dict[str, dict[str, Any]]:
-        """The last definitions of topics that are being deleted."""
+    def deleting(self, prefix: str = TOPIC_PREFIX) -> dict[str, dict[str, Any]]:
+        """The last definitions of topics, or of queues, that are being deleted."""
         with self.transaction() as tables:
-            return View(tables, self._directory).deleting()
+            return View(tables, self._directory).deleting(prefix)
 
     def deleted(self, key: str) -> None:
-        """Nothing is left of a topic that was being deleted."""
+        """Nothing is left of a topic, or a queue, that was being deleted."""
         with self.transaction(write=True) as tables:
             tables.delete(DELETING, key.encode())
 
@@ -383,23 +378,36 @@ def _apply(tables: Tables, records: Iterable[Record], offset: int) -> None:
         key = record.key
         if key is None:
             continue
+        if key.startswith(_QUEUES):
+            _note_deleted_queue(tables, key, record.value)
         if record.value is not None:
-            if key.startswith(TOPIC_PREFIX.encode()):
+            if key.startswith(_TOPICS):
                 _forget_deleted(tables, record.value)
             tables.put(DEFINITIONS, key, record.value)
             continue
         before = tables.get(DEFINITIONS, key)
         if before is not None:
             tables.delete(DEFINITIONS, key)
-            if key.startswith(TOPIC_PREFIX.encode()):
+            if key.startswith(_TOPICS):
                 tables.put(DELETING, key, before)
     set_applied(tables, offset)
+
+
+def _note_deleted_queue(tables: Tables, key: bytes, value: bytes | None) -> None:
+    """A queue's key goes by its name; its files, and so what is being deleted, by its id. One that
+    takes the place of another, of that name, deletes it."""
+    before = tables.get(DEFINITIONS, key)
+    if before is None:
+        return
+    old, new = (decode("queue", v, "").get("id") if v else None for v in (before, value))
+    if old != new:
+        tables.put(DELETING, f"{QUEUE_PREFIX}{old}".encode(), before)
 
 
 def _forget_deleted(tables: Tables, value: bytes) -> None:
     """A topic is created when an older one of its name is gone entirely: what is in the topic's
     directories, if a log is read that tells of both, is the younger one's."""
-    deleting = list(tables.items(DELETING))
+    deleting = list(tables.items(DELETING, _TOPICS))
     if deleting:
         name = decode("topic", value, "").get("name")
         for key, before in deleting:

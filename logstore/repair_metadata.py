@@ -25,7 +25,13 @@ from typing import Literal, NamedTuple
 
 from logstore.clock import Clock
 from logstore.config import LogConfig
-from logstore.definitions import TopicDefinition, topic_fields, topic_key
+from logstore.definitions import (
+    TOPIC_PREFIX,
+    TopicDefinition,
+    topic_fields,
+    topic_from,
+    topic_key,
+)
 from logstore.environments import DATA_FILE, LOCK_FILE, in_use, open_environment
 from logstore.errors import FormatError, InvalidInputError, LogstoreError
 from logstore.log import PartitionLog
@@ -39,6 +45,7 @@ from logstore.metadata import (
     catch_up,
     set_applied,
 )
+from logstore.queues.definitions import check_definition
 from logstore.repair_files import set_aside
 from logstore.segments import filenames
 from logstore.segments.checkpoint import parse_partition_metadata
@@ -146,7 +153,9 @@ class _Definitions:
         metadata = Metadata(self._store, read_only=True)
         try:
             for key, fields in metadata.items().items():
-                metadata.check(key, fields)
+                if key.startswith(TOPIC_PREFIX):
+                    topic_from(key, fields, self._meta)
+                check_definition(key, fields, self._meta)
         except FormatError as error:
             return str(error)
         finally:

@@ -69,6 +69,10 @@ class Sessions:
         self._id, self._lock = session_id, lock
         return True
 
+    def is_own(self, session_id: str) -> bool:
+        """Whether it is one's own session."""
+        return session_id == self._id
+
     def is_alive(self, session_id: str) -> bool:
         """Whether the process whose session it is lives and has it open; for all one knows, where
         the session's file may not be opened."""

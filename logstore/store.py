@@ -42,6 +42,8 @@ from logstore.groups.groups import Groups
 from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
+from logstore.queues.broker import Broker, Queue
+from logstore.queues.exchange import Exchange
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
 from logstore.sessions import Sessions
 from logstore.subscription import RebalanceListener, Topics
@@ -137,11 +139,21 @@ class Store:
             check_usable=self._check_usable,
         )
         self._topics.on_deletion.append(self._groups.forget_topic)
+        self._broker = Broker(
+            self.path,
+            metadata=self._metadata,
+            sessions=self._sessions,
+            files=self._files,
+            clock=self._clock,
+            read_only=read_only,
+            check_usable=self._check_usable,
+            making=self._making,
+        )
         self._maintenance = Maintenance(
             self._files,
             self.path,
             self._topics.partitions,
-            chores=[self._clear_up, self._groups.checkpoint],
+            chores=[self._clear_up, self._broker.maintain, self._groups.checkpoint],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
         )
@@ -155,12 +167,14 @@ class Store:
             # Before anybody appends: checkpoints are cut back to the logs' ends.
             self._live.recover()
             self._topics.finish_deletions()
+            self._broker.maintain()
         except BaseException:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._metadata.close)
                 stack.callback(self._topics.close)
                 stack.callback(self._let_go_of_live)
                 stack.callback(self._groups.close)
+                stack.callback(self._broker.close)
             raise
 
     def _let_go_of_live(self) -> None:
@@ -341,6 +355,39 @@ class Store:
         self._check_usable()
         return self._groups
 
+    # Queues -----------------------------------------------------------------------------------
+
+    @property
+    def queues(self) -> Broker:
+        """The exchanges and queues: what is declared, and bound to what."""
+        self._check_usable()
+        return self._broker
+
+    def exchange(self, name: str, type: str | None = None, **options: Any) -> Exchange:
+        """The exchange of that name; with a ``type`` (direct, topic, fanout, headers) it is
+        declared if it is not there. The default exchange has the empty name.
+
+        ``options``: ``durable=False`` (gone when the machine starts again), ``auto_delete`` (gone
+        with its last binding), ``internal`` (only other exchanges publish to it),
+        ``alternate_exchange`` (gets what no binding is met by). Raises PreconditionFailedError
+        where it is there with another type or other options, UnknownExchangeError where it is not
+        there and no type is given, AccessRefusedError for a reserved name.
+        """
+        return self._broker.exchange(name, type, **options)
+
+    def queue(self, name: str = "", **options: Any) -> Queue:
+        """The queue of that name, declared if it is not there; without a name, a new one.
+
+        ``options``: ``durable=False`` (gone when the machine starts again), ``exclusive`` (only
+        this store handle's, and gone with it), ``auto_delete`` (gone with its last consumer),
+        ``passive=True`` (never declared), and the arguments of :class:`QueueArguments`, as
+        RabbitMQ spells them or with underscores. Without any the queue is taken as it is; with
+        some, all have to be those that it was declared with, or PreconditionFailedError is raised.
+        Raises ResourceLockedError for an exclusive queue of another session, AccessRefusedError
+        for a reserved name, UnknownQueueError (``passive``).
+        """
+        return self._broker.queue(name, **options)
+
     # Consumers --------------------------------------------------------------------------------
 
     def consumer(
@@ -418,6 +465,7 @@ class Store:
             stack.callback(self._let_go_of_live)
             try:
                 self._maintenance.stop()
+                self._broker.close()
                 self._groups.close()  # may have to open logs, for the last checkpoint
             finally:
                 self._closed = True

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from logstore.definitions import broken
+from logstore.definitions import QUEUE_PREFIX, broken
 from logstore.errors import InvalidInputError
 from logstore.queues.field_table import encode_table, from_json, to_json
 from logstore.queues.properties import MAX_MS, check_short
@@ -30,7 +30,6 @@ __all__ = [
     "BINDING_PREFIX",
     "EXCHANGE_PREFIX",
     "EXCHANGE_TYPES",
-    "QUEUE_PREFIX",
     "BindingDefinition",
     "ExchangeDefinition",
     "QueueArguments",
@@ -38,9 +37,12 @@ __all__ = [
     "binding_fields",
     "binding_from",
     "binding_key",
+    "binding_prefix",
+    "check_definition",
     "exchange_fields",
     "exchange_from",
     "exchange_key",
+    "is_binding_to",
     "name_digest",
     "queue_fields",
     "queue_from",
@@ -48,7 +50,6 @@ __all__ = [
 ]
 
 EXCHANGE_PREFIX = "exchange/"
-QUEUE_PREFIX = "queue/"
 BINDING_PREFIX = "binding/"
 
 EXCHANGE_TYPES = ("direct", "topic", "fanout", "headers")
@@ -249,10 +250,24 @@ def binding_key(binding: BindingDefinition) -> str:
     """The key of a binding's definition: bindings that say the same are one."""
     key = binding.routing_key.encode()
     table = encode_table(dict(sorted(binding.arguments.items())))
-    kind = binding.destination_type[:1]  # a queue and an exchange may have one name
     digest = _digest(len(key).to_bytes(1, "big") + key + table)
-    destination = kind + name_digest(binding.destination)
-    return f"{BINDING_PREFIX}{name_digest(binding.source)}/{destination}/{digest}"
+    destination = _destination(binding.destination_type, binding.destination)
+    return f"{binding_prefix(binding.source)}{destination}/{digest}"
+
+
+def binding_prefix(source: str) -> str:
+    """What the keys of all bindings begin with whose source is this exchange."""
+    return f"{BINDING_PREFIX}{name_digest(source)}/"
+
+
+def is_binding_to(key: str, destination_type: str, destination: str) -> bool:
+    """Whether a binding's key is that of one to this queue or exchange."""
+    return key.split("/")[2] == _destination(destination_type, destination)
+
+
+def _destination(destination_type: str, destination: str) -> str:
+    """A queue and an exchange may have one name."""
+    return destination_type[:1] + name_digest(destination)
 
 
 # As JSON ------------------------------------------------------------------------------------
@@ -342,6 +357,21 @@ def binding_from(key: str, fields: Mapping[str, Any], path: str) -> BindingDefin
     except (ValueError, KeyError, TypeError) as error:
         raise broken(key, path, error) from error
     return binding
+
+
+def check_definition(key: str, fields: Mapping[str, Any], path: str) -> None:
+    """Raise FormatError where the definition of an exchange, a queue or a binding is none that we
+    can use."""
+    for prefix, parse in _PARSERS.items():
+        if key.startswith(prefix):
+            parse(key, fields, path)
+
+
+_PARSERS: dict[str, Callable[[str, Mapping[str, Any], str], object]] = {
+    EXCHANGE_PREFIX: exchange_from,
+    QUEUE_PREFIX: queue_from,
+    BINDING_PREFIX: binding_from,
+}
 
 
 def _typed(fields: Mapping[str, Any], name: str, *types: type) -> Any:

@@ -1,0 +1,342 @@
+"""Publishing: messages are routed, and appended to each of their queues.
+
+A publish is confirmed (it returns) once every queue that a message was routed to holds it at the
+publisher's ``acks``, as for a log: 0 and 1 survive the end of the process, ``all`` a power cut.
+Messages that are published together cost one append for each queue and level of priority. What a
+restart of the machine takes away anyway is not synced: transient messages (delivery mode 1), and
+what goes into queues that are not durable.
+
+A publish that fails in the middle (a full disk, a kill) may leave a message in some of its queues:
+it was not confirmed, and whoever publishes it again finds it there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol
+
+from logstore.appending import Acks, check_acks
+from logstore.errors import (
+    AccessRefusedError,
+    InvalidInputError,
+    NackedError,
+    PublishError,
+    UnknownQueueError,
+    UnknownTopicError,
+    UnroutableError,
+)
+from logstore.queues.catalogue import unknown_exchange
+from logstore.queues.definitions import QueueDefinition
+from logstore.queues.properties import (
+    PLAIN,
+    Envelope,
+    Properties,
+    Published,
+    check_properties,
+    check_short,
+)
+from logstore.queues.routing import extra_routing_keys
+from logstore.queues.topology import Topology
+
+__all__ = [
+    "Confirm",
+    "Confirms",
+    "OnReturn",
+    "Outgoing",
+    "Returned",
+    "check_message",
+    "error_of",
+    "listed",
+    "publish",
+    "publish_alike",
+    "return_unroutable",
+    "with_properties",
+]
+
+NO_ROUTE = UnroutableError.reply_code
+
+
+class Outgoing(NamedTuple):
+    """A message to be published in a batch, where it is not like the others."""
+
+    body: bytes
+    routing_key: str = ""
+    properties: Properties = PLAIN
+
+
+class Returned(NamedTuple):
+    """A mandatory message that no queue got."""
+
+    envelope: Envelope
+    reply_code: int = NO_ROUTE
+    reply_text: str = UnroutableError.reply_text
+
+
+OnReturn = Callable[[Returned], object]
+
+
+class Confirm(NamedTuple):
+    """What became of a message."""
+
+    queues: tuple[str, ...]
+    """Those that it was routed to, by name; none: nobody has it."""
+    rejected: tuple[str, ...] = ()
+    """Those among them that are full, and refused it. All others hold it."""
+
+
+class Confirms(Sequence[Confirm]):
+    """What became of each of some messages, in their order."""
+
+    def __init__(self, routes: Sequence[tuple[str, ...]]) -> None:
+        self._routes = routes
+        self.rejected: dict[int, tuple[str, ...]] = {}
+        """By a message's index: the queues that refused it."""
+        self.returned: list[Returned] = []
+        """The mandatory messages that no queue got."""
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[at] for at in range(len(self))[index]]
+        route = self._routes[index]
+        return Confirm(route, self.rejected.get(range(len(self))[index], ()))
+
+    @property
+    def unroutable(self) -> list[int]:
+        """The indices of messages that no queue got."""
+        return [index for index, route in enumerate(self._routes) if not route]
+
+    def __repr__(self) -> str:
+        return (
+            f"Confirms({len(self)} messages, {len(self.unroutable)} unroutable, "
+            f"{len(self.rejected)} rejected)"
+        )
+
+
+class _Target(Protocol):
+    """A queue that messages are appended to."""
+
+    definition: QueueDefinition
+
+    def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published: ...
+
+
+Opener = Callable[[QueueDefinition], _Target]
+
+_new_envelope = partial(tuple.__new__, Envelope)
+
+
+def with_properties(properties: Properties | None, given: Mapping[str, Any]) -> Properties:
+    """The properties of a publish: those that were given by themselves replace those of a set.
+    Raises InvalidInputError for one that there is not."""
+    if not given:
+        return PLAIN if properties is None else properties
+    try:
+        return Properties(**given) if properties is None else properties._replace(**given)
+    except (TypeError, ValueError):
+        strange = sorted(given.keys() - set(Properties._fields))
+        known = ", ".join(Properties._fields)
+        raise InvalidInputError(
+            f"a message has no property {', '.join(strange)}: there are {known}"
+        ) from None
+
+
+def publish_alike(
+    bodies: Sequence[bytes],
+    exchange: str,
+    routing_key: str,
+    properties: Properties,
+    *,
+    topology: Topology,
+    open_queue: Opener,
+    acks: Acks,
+) -> Confirms:
+    """Publish messages that have all but their bodies in common: they are routed once."""
+    check_acks(acks)
+    _check_exchange(exchange, topology)
+    _check(routing_key, properties)
+    _check_bodies(bodies)
+    route, properties = _route(exchange, routing_key, properties, topology)
+    confirms = Confirms([route] * len(bodies))
+    if not bodies or not route:
+        return confirms
+    rows = zip(bodies, repeat(properties), repeat(exchange), repeat(routing_key), strict=False)
+    envelopes: list[Envelope] = list(map(_new_envelope, rows))
+    for name in route:
+        _append(name, envelopes, range(len(bodies)), confirms, topology, open_queue, acks)
+    return confirms
+
+
+def publish(
+    envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener, acks: Acks
+) -> Confirms:
+    """Publish any messages. They are checked, all of them, before the first is appended."""
+    check_acks(acks)
+    routes: list[tuple[str, ...]] = []
+    by_queue: dict[str, tuple[list[Envelope], list[int]]] = {}
+    _check_bodies([envelope.body for envelope in envelopes])
+    before: Envelope | None = None
+    route: tuple[str, ...] = ()
+    kept = PLAIN
+    for index, envelope in enumerate(envelopes):
+        body, properties, exchange, routing_key = envelope
+        if (
+            before is None
+            or properties is not before.properties
+            or routing_key is not before.routing_key
+            or exchange is not before.exchange
+        ):
+            _check_exchange(exchange, topology)
+            _check(routing_key, properties)
+            route, kept = _route(exchange, routing_key, properties, topology)
+            before = envelope
+        if kept is not properties:
+            envelope = Envelope(body, kept, exchange, routing_key)
+        routes.append(route)
+        for name in route:
+            waiting, indices = by_queue.setdefault(name, ([], []))
+            waiting.append(envelope)
+            indices.append(index)
+    confirms = Confirms(routes)
+    for name in sorted(by_queue):
+        waiting, indices = by_queue[name]
+        _append(name, waiting, indices, confirms, topology, open_queue, acks)
+    return confirms
+
+
+def _append(
+    name: str,
+    envelopes: Sequence[Envelope],
+    indices: Sequence[int],
+    confirms: Confirms,
+    topology: Topology,
+    open_queue: Opener,
+    acks: Acks,
+) -> None:
+    definition = topology.queues[name]
+    if acks == "all" and (not definition.durable or _all_transient(envelopes)):
+        acks = 1
+    try:
+        published = open_queue(definition).publish(envelopes, acks=acks)
+    except (UnknownQueueError, UnknownTopicError):
+        return  # it was deleted a moment ago, and these messages, as all others in it, with it
+    for rejected in published.rejected:
+        index = indices[rejected]
+        confirms.rejected[index] = (*confirms.rejected.get(index, ()), name)
+
+
+def _all_transient(envelopes: Sequence[Envelope]) -> bool:
+    if envelopes[0].properties.delivery_mode != 1:
+        return False
+    return all(envelope.properties.delivery_mode == 1 for envelope in envelopes)
+
+
+def _check_exchange(exchange: str, topology: Topology) -> None:
+    definition = topology.exchanges.get(exchange)
+    if definition is None:
+        check_short("exchange", exchange)
+        raise unknown_exchange(exchange)
+    if definition.internal:
+        raise AccessRefusedError(
+            f"exchange {exchange!r} is internal: it takes messages from other exchanges alone"
+        )
+
+
+def check_message(body: object, routing_key: str, properties: Properties) -> None:
+    """Raise InvalidInputError for a message that cannot be published."""
+    _check_bodies([body])
+    _check(routing_key, properties)
+    extra_routing_keys(properties.headers)
+
+
+def _check(routing_key: str, properties: Properties) -> None:
+    check_short("routing_key", routing_key)
+    check_properties(properties)
+
+
+def _check_bodies(bodies: Sequence[object]) -> None:
+    if set(map(type, bodies)) <= {bytes}:
+        return
+    for index, body in enumerate(bodies):
+        if not isinstance(body, (bytes, bytearray)):
+            raise InvalidInputError(
+                f"the body of message {index} is {type(body).__name__}, not bytes"
+            )
+
+
+def _route(
+    exchange: str, routing_key: str, properties: Properties, topology: Topology
+) -> tuple[tuple[str, ...], Properties]:
+    """The queues, and the properties as they are stored: nobody is shown the keys of ``BCC``."""
+    headers = properties.headers
+    if headers is None:
+        return topology.router.route(exchange, routing_key), properties
+    extra = extra_routing_keys(headers)
+    route = topology.router.route(exchange, routing_key, headers, extra)
+    if "BCC" in headers:
+        kept = {name: value for name, value in headers.items() if name != "BCC"}
+        properties = properties._replace(headers=kept)
+    return route, properties
+
+
+def return_unroutable(
+    confirms: Confirms, envelope_of: Callable[[int], Envelope], on_return: OnReturn | None
+) -> None:
+    """Return the messages that no queue got, all of which were mandatory; to ``on_return`` where
+    there is one."""
+    confirms.returned = [Returned(envelope_of(index)) for index in confirms.unroutable]
+    if on_return is not None:
+        for returned in confirms.returned:
+            on_return(returned)
+
+
+def error_of(confirms: Confirms, *, returns_told: bool = False) -> PublishError | None:
+    """NackedError where a queue refused a message, UnroutableError where a mandatory one was
+    returned and nobody was told of it."""
+    if confirms.rejected:
+        index, queues = next(iter(confirms.rejected.items()))
+        return NackedError(
+            f"{len(confirms.rejected)} of {len(confirms)} messages were refused by a full queue; "
+            f"the first is message {index}, by {', '.join(map(repr, queues))}",
+            confirms,
+        )
+    if confirms.returned and not returns_told:
+        envelope = confirms.returned[0].envelope
+        return UnroutableError(
+            f"{NO_ROUTE} {UnroutableError.reply_text}: {len(confirms.returned)} of "
+            f"{len(confirms)} mandatory messages have no queue; the first was published to "
+            f"exchange {envelope.exchange!r} with routing key {envelope.routing_key!r}",
+            confirms,
+        )
+    return None
+
+
+def listed(
+    messages: Iterable[bytes | Outgoing],
+    exchange: str,
+    routing_key: str,
+    properties: Properties,
+) -> tuple[list[bytes], list[Envelope] | None]:
+    """The messages of a batch: bodies alone where they have all else in common, which is the fast
+    way; or else no bodies, and envelopes."""
+    if isinstance(messages, (str, bytes, bytearray, Outgoing)) or not isinstance(
+        messages, Iterable
+    ):
+        raise InvalidInputError(
+            f"a batch is a list of bodies or of Outgoing, not {type(messages).__name__}"
+        )
+    found = list(messages)
+    kinds = set(map(type, found))
+    if Outgoing not in kinds:
+        bodies: list[Any] = found
+        return bodies, None
+    return [], [
+        Envelope(message.body, message.properties, exchange, message.routing_key)
+        if isinstance(message, Outgoing)
+        else Envelope(message, properties, exchange, routing_key)
+        for message in found
+    ]
