@@ -119,10 +119,16 @@ def encode_records(
     stamp_of: Any = object()  # what `stamp` was made for; nothing equals an object()
     stamp = length = between = b""
     size_of = delta_size = -1  # what `length` and `between` were made for
+    # The same for records with the key and the headers of the one before, the very same objects:
+    # whoever makes a batch of records that differ in nothing but their values shares them.
+    key_of: Any = stamp_of
+    headers_of: Any = stamp_of
+    like_size_of = like_delta_size = -1
+    like_length = like_between = ahead_of_key = tail = b""
     try:
         for delta, (_, timestamp, key, value, headers) in zip(deltas, records, strict=False):
             if timestamp != stamp_of:
-                stamp_of, size_of = timestamp, -1
+                stamp_of, size_of, like_size_of = timestamp, -1, -1
                 if timestamp < 0:
                     timestamp = _without_timestamp(timestamp, default_timestamp)
                 if timestamp > max_timestamp:
@@ -143,6 +149,17 @@ def encode_records(
                     length = small[size] if size < small_count else _encode(size)
                 parts += (length, stamp, delta, between, value, _NO_HEADERS)
                 continue
+            if key is key_of and headers is headers_of and value is not None:
+                size = len(value)
+                if size != like_size_of or len(delta) != like_delta_size:
+                    like_size_of, like_delta_size = size, len(delta)
+                    between_key = small[size] if size < small_count else _encode(size)
+                    like_between = ahead_of_key + (key or b"") + between_key
+                    size += fixed_size + like_delta_size + len(like_between) + len(tail) - 1
+                    like_length = small[size] if size < small_count else _encode(size)
+                parts += (like_length, stamp, delta, like_between, value, tail)
+                continue
+            key_of, headers_of, like_size_of = key, headers, -1
             size = fixed_size + len(delta)
             if key is None:
                 ahead_of_key, key = _NULL, b""

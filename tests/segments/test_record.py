@@ -45,6 +45,41 @@ def test_the_naive_decoder_reads_the_same_records(batch: list[Record]) -> None:
     assert naive_decode(data, len(batch), 9, base) == assigned(batch, 9)
 
 
+SHARED = [
+    (key, headers)
+    for key in (None, b"", b"key", b"k" * 9000)
+    for headers in ((), (("name", b"value"),), (("name", None), ("other", b"v" * 9000)))
+]
+"""Keys and headers that records share: the very same objects."""
+
+
+@examples(120)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SHARED),
+            st.sampled_from([None, b"", b"v", b"w", b"v" * 64, b"v" * 8192]),
+            st.sampled_from([BASE_TIMESTAMP, BASE_TIMESTAMP, BASE_TIMESTAMP + 100]),
+        ),
+        max_size=90,
+    )
+)
+def test_records_that_share_key_and_headers_are_encoded_as_those_that_do_not(
+    rows: list[tuple[Any, bytes | None, int]],
+) -> None:
+    shared = [
+        Record(timestamp=time, key=key, value=value, headers=headers)
+        for (key, headers), value, time in rows
+    ]
+    alone = [
+        record._replace(headers=list(record.headers))  # a list of its own is nobody else's
+        for record in shared
+    ]
+    assert encode_records(shared) == encode_records(alone)
+    data, base, _ = encode_records(shared)
+    assert naive_decode(data, len(shared), 0, base) == assigned(shared)
+
+
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 66, 8191, 8192, 8193, 8194, 32768, 32770])
 def test_batches_around_the_borders_of_an_offset_delta_survive(count: int) -> None:
     batch = [Record(timestamp=BASE_TIMESTAMP, value=b"v") for _ in range(count)]
