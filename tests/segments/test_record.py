@@ -45,10 +45,11 @@ def test_the_naive_decoder_reads_the_same_records(batch: list[Record]) -> None:
     assert naive_decode(data, len(batch), 9, base) == assigned(batch, 9)
 
 
+HEADERS = (("name", b"value"),)
 SHARED = [
     (key, headers)
     for key in (None, b"", b"key", b"k" * 9000)
-    for headers in ((), (("name", b"value"),), (("name", None), ("other", b"v" * 9000)))
+    for headers in ((), HEADERS, (("name", None), ("other", b"v" * 9000)))
 ]
 """Keys and headers that records share: the very same objects."""
 
@@ -92,6 +93,9 @@ def test_batches_around_the_borders_of_an_offset_delta_survive(count: int) -> No
     ]
     data, _, _ = encode_records(mixed)
     assert decode_records(data, count, base_timestamp=BASE_TIMESTAMP) == assigned(mixed)
+    shared = [record._replace(key=b"key", headers=HEADERS) for record in batch]
+    data, _, _ = encode_records(shared)
+    assert decode_records(data, count, base_timestamp=BASE_TIMESTAMP) == assigned(shared)
 
 
 @pytest.mark.parametrize("size", [0, 53, 54, 55, 56, 57, 63, 64, 8183, 8191, 8192, 32768, 1 << 20])
