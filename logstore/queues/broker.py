@@ -36,7 +36,7 @@ from logstore.queues.definitions import (
 from logstore.queues.exchange import Exchange
 from logstore.queues.properties import Envelope, Properties, Published, to_records
 from logstore.queues.publisher import Publisher
-from logstore.queues.publishing import Confirms, publish, publish_alike
+from logstore.queues.publishing import Confirm, Confirms, publish, publish_alike, publish_one
 from logstore.segments.files import Files
 from logstore.sessions import Sessions
 
@@ -285,6 +285,26 @@ class Broker:
         self._check_writable()
         topology = self._catalogue.topology()
         return publish(envelopes, topology=topology, open_queue=self._open, acks=acks)
+
+    def publish_one(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        acks: Acks,
+    ) -> Confirm:
+        """Publish one message; see ``Exchange.publish``."""
+        self._check_writable()
+        return publish_one(
+            body,
+            exchange,
+            routing_key,
+            properties,
+            topology=self._catalogue.topology(),
+            open_queue=self._open,
+            acks=acks,
+        )
 
     def publish_alike(
         self,

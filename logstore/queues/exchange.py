@@ -67,14 +67,15 @@ class Exchange:
         AccessRefusedError for an internal exchange, InvalidInputError.
         """
         made = with_properties(properties, given)
-        confirms = self._broker.publish_alike([body], self.name, routing_key, made, acks)
-        if mandatory and not confirms[0].queues:
-            envelope = Envelope(body, made, self.name, routing_key)
-            return_unroutable(confirms, lambda index: envelope, on_return)
-        error = error_of(confirms, returns_told=on_return is not None)
-        if error is not None:
-            raise error
-        confirm: Confirm = confirms[0]
+        confirm = self._broker.publish_one(body, self.name, routing_key, made, acks)
+        if confirm.rejected or (mandatory and not confirm.queues):
+            confirms = Confirms.of_one(confirm)
+            if mandatory:
+                envelope = Envelope(body, made, self.name, routing_key)
+                return_unroutable(confirms, lambda index: envelope, on_return)
+            error = error_of(confirms, returns_told=on_return is not None)
+            if error is not None:
+                raise error
         return confirm
 
     def publish_batch(

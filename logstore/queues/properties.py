@@ -115,7 +115,11 @@ def check_short(what: str, text: object) -> None:
     """Raise InvalidInputError unless ``text`` is a short string of AMQP: a str of at most 255 bytes
     in UTF-8."""
     try:
-        if isinstance(text, str) and len(text.encode()) <= MAX_SHORT_BYTES:
+        if (
+            isinstance(text, str)
+            and len(text) <= MAX_SHORT_BYTES
+            and (text.isascii() or len(text.encode()) <= MAX_SHORT_BYTES)
+        ):
             return
     except UnicodeEncodeError:
         raise InvalidInputError(f"{what}={text!r} is no text that UTF-8 can hold") from None

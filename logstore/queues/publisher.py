@@ -220,9 +220,7 @@ class Publisher:
         """Why a message is not confirmed, if so."""
         if confirm.queues and not confirm.rejected:
             return None
-        alone = Confirms([confirm.queues])
-        if confirm.rejected:
-            alone.rejected[0] = confirm.rejected
+        alone = Confirms.of_one(confirm)
         if waiting.mandatory:
             return_unroutable(alone, lambda index: waiting.envelope, self._told)
         return error_of(alone, returns_told=self._on_return is not None)

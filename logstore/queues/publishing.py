@@ -51,6 +51,7 @@ __all__ = [
     "listed",
     "publish",
     "publish_alike",
+    "publish_one",
     "return_unroutable",
     "with_properties",
 ]
@@ -96,6 +97,14 @@ class Confirms(Sequence[Confirm]):
         self.returned: list[Returned] = []
         """The mandatory messages that no queue got."""
 
+    @classmethod
+    def of_one(cls, confirm: Confirm) -> Confirms:
+        """Those of a message that was published alone."""
+        confirms = cls([confirm.queues])
+        if confirm.rejected:
+            confirms.rejected[0] = confirm.rejected
+        return confirms
+
     def __len__(self) -> int:
         return len(self._routes)
 
@@ -104,6 +113,10 @@ class Confirms(Sequence[Confirm]):
             return [self[at] for at in range(len(self))[index]]
         route = self._routes[index]
         return Confirm(route, self.rejected.get(range(len(self))[index], ()))
+
+    def note_rejected(self, index: int, queue: str) -> None:
+        """A queue refused a message."""
+        self.rejected[index] = (*self.rejected.get(index, ()), queue)
 
     @property
     def unroutable(self) -> list[int]:
@@ -145,6 +158,33 @@ def with_properties(properties: Properties | None, given: Mapping[str, Any]) -> 
         ) from None
 
 
+def publish_one(
+    body: bytes,
+    exchange: str,
+    routing_key: str,
+    properties: Properties,
+    *,
+    topology: Topology,
+    open_queue: Opener,
+    acks: Acks,
+) -> Confirm:
+    """Publish one message: as a batch of one, at half the cost."""
+    if acks != "all":
+        check_acks(acks)
+    _check_exchange(exchange, topology)
+    if type(body) is not bytes:
+        _check_bodies((body,))
+    _check(routing_key, properties)
+    route, properties = _route(exchange, routing_key, properties, topology)
+    rejected: tuple[str, ...] = ()
+    if route:
+        envelopes = [_new_envelope((body, properties, exchange, routing_key))]
+        for name in route:
+            if _append(name, envelopes, topology, open_queue, acks):
+                rejected += (name,)
+    return Confirm(route, rejected)
+
+
 def publish_alike(
     bodies: Sequence[bytes],
     exchange: str,
@@ -167,7 +207,8 @@ def publish_alike(
     rows = zip(bodies, repeat(properties), repeat(exchange), repeat(routing_key), strict=False)
     envelopes: list[Envelope] = list(map(_new_envelope, rows))
     for name in route:
-        _append(name, envelopes, range(len(bodies)), confirms, topology, open_queue, acks)
+        for index in _append(name, envelopes, topology, open_queue, acks):
+            confirms.note_rejected(index, name)
     return confirms
 
 
@@ -204,29 +245,26 @@ def publish(
     confirms = Confirms(routes)
     for name in sorted(by_queue):
         waiting, indices = by_queue[name]
-        _append(name, waiting, indices, confirms, topology, open_queue, acks)
+        for index in _append(name, waiting, topology, open_queue, acks):
+            confirms.note_rejected(indices[index], name)
     return confirms
 
 
 def _append(
     name: str,
     envelopes: Sequence[Envelope],
-    indices: Sequence[int],
-    confirms: Confirms,
     topology: Topology,
     open_queue: Opener,
     acks: Acks,
-) -> None:
+) -> Sequence[int]:
+    """Append messages to one queue; returns the indices of those that it refused."""
     definition = topology.queues[name]
     if acks == "all" and (not definition.durable or _all_transient(envelopes)):
         acks = 1
     try:
-        published = open_queue(definition).publish(envelopes, acks=acks)
+        return open_queue(definition).publish(envelopes, acks=acks).rejected
     except (UnknownQueueError, UnknownTopicError):
-        return  # it was deleted a moment ago, and these messages, as all others in it, with it
-    for rejected in published.rejected:
-        index = indices[rejected]
-        confirms.rejected[index] = (*confirms.rejected.get(index, ()), name)
+        return ()  # it was deleted a moment ago, and these messages, as all others in it, with it
 
 
 def _all_transient(envelopes: Sequence[Envelope]) -> bool:
