@@ -69,6 +69,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/recovery.py $(ARGS)
 	@echo "==> consuming (bench/consumer.py)"
 	@$(STDIN) "$(PY)" bench/consumer.py $(ARGS)
+	@echo "==> work queues (bench/queue.py)"
+	@$(STDIN) "$(PY)" bench/queue.py $(ARGS)
 	@echo "==> several processes (bench/processes.py)"
 	@$(STDIN) "$(PY)" bench/processes.py $(ARGS)
 
