@@ -15,10 +15,12 @@ from logstore.cli.append import append
 from logstore.cli.backup import backup, restore
 from logstore.cli.check import check
 from logstore.cli.dump import dump
+from logstore.cli.exchange import exchange
 from logstore.cli.group import group
 from logstore.cli.maintain import compact, retain
 from logstore.cli.options import SETTINGS, Settings
 from logstore.cli.output import FAILED, INTERRUPTED, WRONG_USE, complain, silence
+from logstore.cli.queue import queue
 from logstore.cli.read import read
 from logstore.cli.repair import repair
 from logstore.cli.shorten import delete_records, truncate
@@ -131,5 +133,5 @@ def main(ctx: click.Context, store: str | None) -> None:
 
 _MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
 
-for _command in (append, read, dump, check, topic, group, *_MAINTENANCE):
+for _command in (append, read, dump, check, topic, group, exchange, queue, *_MAINTENANCE):
     main.add_command(_command)

@@ -344,10 +344,11 @@ def error_of(confirms: Confirms, *, returns_told: bool = False) -> PublishError 
         )
     if confirms.returned and not returns_told:
         envelope = confirms.returned[0].envelope
+        counts = f"{len(confirms.returned)} of {len(confirms)} mandatory messages; the first "
         return UnroutableError(
-            f"{NO_ROUTE} {UnroutableError.reply_text}: {len(confirms.returned)} of "
-            f"{len(confirms)} mandatory messages have no queue; the first was published to "
-            f"exchange {envelope.exchange!r} with routing key {envelope.routing_key!r}",
+            f"{NO_ROUTE} {UnroutableError.reply_text}: no queue gets "
+            f"{counts if len(confirms) > 1 else 'the message that '}was published to exchange "
+            f"{envelope.exchange!r} with routing key {envelope.routing_key!r}",
             confirms,
         )
     return None
