@@ -261,8 +261,9 @@ class _Run:
     # A partition ------------------------------------------------------------------------------
 
     def _partition(self, log: PartitionLog, snapshot: str) -> None:
-        inside = os.path.join(_TOPICS, os.path.basename(log.directory))
+        inside = os.path.relpath(log.directory, self._store)
         target = os.path.join(snapshot, inside)
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # that of the queues may be missing
         for attempt in range(_ATTEMPTS):
             os.mkdir(target)
             counts = self.linked, self.copied, self.bytes_copied

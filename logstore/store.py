@@ -19,6 +19,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -152,7 +153,7 @@ class Store:
         self._maintenance = Maintenance(
             self._files,
             self.path,
-            self._topics.partitions,
+            lambda: chain(self._topics.partitions(), self._broker.partitions()),
             chores=[self._clear_up, self._broker.maintain, self._groups.checkpoint],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
@@ -438,7 +439,8 @@ class Store:
             self.path,
             destination,
             copy_metadata=self._metadata.copy_to,
-            partitions=self._topics.partitions(self.topics()),
+            # The definitions' own log, the last of the topics', comes behind all that it defines.
+            partitions=chain(self._broker.partitions(), self._topics.partitions(self.topics())),
             keep=keep,
             now_ms=self._clock.now_ms(),
         )

@@ -22,7 +22,7 @@ __all__ = [
     "partition_files",
 ]
 
-_TOPICS = "topics"
+_TOPICS, _QUEUES = "topics", "queues"
 _STORE_FILE = "store.json"
 _ON_THEIR_WAY = (filenames.DELETED, filenames.SWAP, filenames.CLEANED)
 
@@ -92,7 +92,8 @@ def _order(file: PartitionFile) -> tuple[bool, int, int]:
 
 
 def partition_directories(files: Files, path: str) -> list[str] | None:
-    """The partitions at the directory ``path``: itself, or those in it, or those of a store.
+    """The partitions at the directory ``path``: itself, or those in it, or those of a store, its
+    topics' first and then its queues'.
 
     None where the directory is neither a partition nor a store, and holds no partitions.
     """
@@ -100,14 +101,19 @@ def partition_directories(files: Files, path: str) -> list[str] | None:
     if any(_identify_name(name, name) for name in names):
         return [path]
     is_store = _STORE_FILE in names
+    parents = [path]
     if _TOPICS in names and files.is_directory(os.path.join(path, _TOPICS)):
-        path = os.path.join(path, _TOPICS)
-        names = files.names(path)
-    children = [
-        os.path.join(path, name) for name in names if not filenames.is_deleted_directory(name)
-    ]
-    found = [child for child in children if _is_partition(files, child)]
-    return sorted(found, key=_by_topic_and_number) if found or is_store else None
+        parents = [os.path.join(path, name) for name in (_TOPICS, _QUEUES) if name in names]
+    found = []
+    for parent in parents:
+        children = [
+            os.path.join(parent, name)
+            for name in files.names(parent)
+            if not filenames.is_deleted_directory(name)
+        ]
+        partitions = (child for child in children if _is_partition(files, child))
+        found += sorted(partitions, key=_by_topic_and_number)
+    return found if found or is_store else None
 
 
 def _is_partition(files: Files, path: str) -> bool:

@@ -22,6 +22,7 @@ from logstore.errors import (
     PreconditionFailedError,
     ReadOnlyError,
     UnknownExchangeError,
+    UnknownTopicError,
 )
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
@@ -88,11 +89,8 @@ class WorkQueue:
             return log
 
     def close(self) -> None:
-        """Close the logs."""
-        with self._mutex, contextlib.ExitStack() as stack:
-            for log in self._logs.values():
-                stack.callback(log.close)
-            self._logs.clear()
+        """Let go of the logs, which their opener closes."""
+        self._logs.clear()
 
 
 class Broker:
@@ -127,10 +125,12 @@ class Broker:
             is_defined=lambda queue_id, _: queue_id in self._catalogue.topology().queue_ids,
             kind="queue",
         )
-        self._mutex = threading.Lock()
-        """Held to open and close queues."""
+        self._mutex, self._opening = threading.Lock(), threading.Lock()
+        """Held to open and close queues, and logs."""
         self._queues: dict[uuid.UUID, WorkQueue] = {}
         """Those that are in use here."""
+        self._logs: dict[tuple[uuid.UUID, int], PartitionLog] = {}
+        """Their logs, by level of priority."""
         self._publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
         self.on_deletion: list[Callable[[uuid.UUID], object]] = []
         """Called with the id of a deleted queue, perhaps more than once."""
@@ -353,17 +353,40 @@ class Broker:
 
     def _open_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
         self._check_usable()
+        key = definition.queue_id, level
+        with self._opening:
+            log = self._logs.get(key)
+            if log is None:
+                log = self._logs[key] = self._new_log(definition, level)
+            return log
+
+    def _new_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
         queue_id = definition.queue_id
         return self._partitions.open(queue_id.hex, level, queue_id, LOG_CONFIG)
+
+    def partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
+        """Every log of a queue that has files. One that is open here is lent; any other is opened
+        for the moment."""
+        for definition in self._catalogue.topology().queues.values():
+            for level in self._levels(definition):
+                opened = self._logs.get((definition.queue_id, level))
+                if opened is not None:
+                    yield contextlib.nullcontext(opened)
+                    continue
+                with contextlib.suppress(UnknownTopicError):  # it was just deleted
+                    yield self._new_log(definition, level)
 
     def _drop_deleted(self) -> None:
         """Let go of queues that are not declared any more."""
         there = self._catalogue.topology().queue_ids
+        gone: list[WorkQueue | PartitionLog] = []
         with self._mutex:
-            gone = [self._queues.pop(key) for key in list(self._queues) if key not in there]
-        for queue in gone:
+            gone += [self._queues.pop(key) for key in list(self._queues) if key not in there]
+        with self._opening:
+            gone += [self._logs.pop(key) for key in list(self._logs) if key[0] not in there]
+        for one in gone:
             with contextlib.suppress(LogstoreError, OSError):  # there is nothing left to save
-                queue.close()
+                one.close()
 
     # Upkeep -----------------------------------------------------------------------------------
 
@@ -406,6 +429,8 @@ class Broker:
         """Send what publishers have buffered, delete the exclusive queues of this session, and
         close all queues."""
         with contextlib.ExitStack() as stack:
+            for log in self._logs.values():
+                stack.callback(log.close)
             for queue in self._queues.values():
                 stack.callback(queue.close)
             for publisher in list(self._publishers):

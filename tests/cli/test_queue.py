@@ -15,10 +15,7 @@ def messages(store: Store, name: str) -> list[Envelope]:
     """What lies in a queue's log."""
     definition = store.queue(name, passive=True).definition
     log = store.queues._open_log(definition, 0)
-    try:
-        return [from_record(record) for record in log.read(0).records()]
-    finally:
-        log.close()
+    return [from_record(record) for record in log.read(0).records()]
 
 
 def test_a_queue_is_declared_as_it_was_asked_for(tmp_path: Path) -> None:

@@ -37,15 +37,12 @@ def stored(store: Store, queue: Queue | str, level: int = 0) -> list[Envelope]:
     if not os.path.isdir(os.path.join(store.path, "queues", name)):
         return []
     log = store.queues._open_log(definition, level)
-    try:
-        found = []
-        offset = log.log_start_offset
-        while (fetch := log.read(offset)).data:
-            found += [from_record(record) for record in fetch.records()]
-            offset = fetch.next_offset
-        return found
-    finally:
-        log.close()
+    found = []
+    offset = log.log_start_offset
+    while (fetch := log.read(offset)).data:
+        found += [from_record(record) for record in fetch.records()]
+        offset = fetch.next_offset
+    return found
 
 
 def bodies(store: Store, queue: Queue | str, level: int = 0) -> list[bytes]:
