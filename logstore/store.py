@@ -43,8 +43,9 @@ from logstore.groups.groups import Groups
 from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
-from logstore.queues.broker import Broker, Queue
+from logstore.queues.broker import Broker
 from logstore.queues.exchange import Exchange
+from logstore.queues.queue_face import Queue
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
 from logstore.sessions import Sessions
 from logstore.subscription import RebalanceListener, Topics

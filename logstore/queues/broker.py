@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,21 +10,16 @@ from typing import Any
 
 from logstore.appending import Acks
 from logstore.clock import Clock
-from logstore.config import LogConfig
-from logstore.deletion import remove_deleted
 from logstore.errors import (
     InvalidInputError,
-    LockTimeoutError,
-    LogstoreError,
     PreconditionFailedError,
     ReadOnlyError,
     UnknownExchangeError,
-    UnknownTopicError,
 )
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
-from logstore.partition_files import PartitionFiles
 from logstore.queues.catalogue import Catalogue, DestinationType
+from logstore.queues.dead_letter import Reason
 from logstore.queues.definitions import (
     BindingDefinition,
     ExchangeDefinition,
@@ -35,62 +27,22 @@ from logstore.queues.definitions import (
     QueueDefinition,
 )
 from logstore.queues.exchange import Exchange
-from logstore.queues.properties import Envelope, Properties, Published, to_records
+from logstore.queues.open_queues import OpenQueues
+from logstore.queues.properties import Envelope, Properties
 from logstore.queues.publisher import Publisher
-from logstore.queues.publishing import Confirm, Confirms, publish, publish_alike, publish_one
+from logstore.queues.publishing import (
+    Confirm,
+    Confirms,
+    publish,
+    publish_alike,
+    publish_dead,
+    publish_one,
+)
+from logstore.queues.queue_face import Queue
 from logstore.segments.files import Files
 from logstore.sessions import Sessions
 
-__all__ = ["QUEUES", "Broker", "Queue"]
-
-_log = logging.getLogger("logstore")
-
-QUEUES = "queues"
-"""The directory of the queues' logs, in the store's."""
-
-LOG_CONFIG = LogConfig.from_overrides(
-    {"retention_ms": -1, "retention_bytes": -1, "segment_bytes": 64 << 20}
-)
-"""How the logs of queues are kept: what is not acknowledged stays, and what is goes by segments."""
-
-
-class WorkQueue:
-    """The logs of one queue."""
-
-    def __init__(
-        self, definition: QueueDefinition, *, open_log: Callable[[int], PartitionLog], clock: Clock
-    ) -> None:
-        self.definition = definition
-        self._open_log = open_log
-        self._clock = clock
-        self._mutex = threading.Lock()
-        self._logs: dict[int, PartitionLog] = {}
-
-    def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published:
-        """Append messages, at once for each level of priority."""
-        highest = self.definition.levels - 1
-        by_level: dict[int, list[Envelope]] = {}
-        if highest:
-            for envelope in envelopes:
-                level = min(envelope.properties.priority or 0, highest)
-                by_level.setdefault(level, []).append(envelope)
-        else:
-            by_level[0] = list(envelopes)
-        now = self._clock.now_ms()
-        for level, chosen in by_level.items():
-            self._log(level).append(to_records(chosen, timestamp_ms=now), acks=acks)
-        return Published()
-
-    def _log(self, level: int) -> PartitionLog:
-        with self._mutex:
-            log = self._logs.get(level)
-            if log is None:
-                log = self._logs[level] = self._open_log(level)
-            return log
-
-    def close(self) -> None:
-        """Let go of the logs, which their opener closes."""
-        self._logs.clear()
+__all__ = ["Broker"]
 
 
 class Broker:
@@ -110,30 +62,21 @@ class Broker:
     ) -> None:
         self._store = store
         self._sessions = sessions
-        self._files = files
         self._clock = clock
         self._read_only = read_only
         self._check_usable = check_usable
-        self._making = making
         self._catalogue = Catalogue(metadata, sessions=sessions, boot_id=files.boot_id())
-        self._partitions = PartitionFiles(
-            os.path.join(store, QUEUES),
+        self._opened = OpenQueues(
+            store,
+            self._catalogue,
             files=files,
             clock=clock,
             read_only=read_only,
+            check_usable=check_usable,
             making=making,
-            is_defined=lambda queue_id, _: queue_id in self._catalogue.topology().queue_ids,
-            kind="queue",
         )
-        self._mutex, self._opening = threading.Lock(), threading.Lock()
-        """Held to open and close queues, and logs."""
-        self._queues: dict[uuid.UUID, WorkQueue] = {}
-        """Those that are in use here."""
-        self._logs: dict[tuple[uuid.UUID, int], PartitionLog] = {}
-        """Their logs, by level of priority."""
+        self._open = self._opened.open
         self._publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
-        self.on_deletion: list[Callable[[uuid.UUID], object]] = []
-        """Called with the id of a deleted queue, perhaps more than once."""
 
     # Exchanges --------------------------------------------------------------------------------
 
@@ -233,16 +176,12 @@ class Broker:
         self._check_writable()
 
         def check(queue: QueueDefinition) -> None:
-            if if_empty and self._log_end(queue):
+            if if_empty and not self._open(queue).is_empty():
                 raise PreconditionFailedError(f"queue {queue.name!r} is not empty")
 
         deleted = self._catalogue.delete_queue(name, queue_id=queue_id, check=check)
-        self.finish_deletions()
+        self._opened.finish_deletions()
         return deleted is not None
-
-    def _log_end(self, queue: QueueDefinition) -> int:
-        work_queue = self._open(queue)
-        return sum(work_queue._log(level).log_end_offset for level in range(queue.levels))
 
     # Bindings ---------------------------------------------------------------------------------
 
@@ -326,6 +265,18 @@ class Broker:
             acks=acks,
         )
 
+    def publish_dead(self, queue: QueueDefinition, dead: Sequence[tuple[Envelope, Reason]]) -> int:
+        """Publish messages that a queue has given up where it says, at ``acks="all"``; returns how
+        many were dropped (see ``publishing.publish_dead``)."""
+        self._check_writable()
+        return publish_dead(
+            dead,
+            queue,
+            topology=self._catalogue.topology(),
+            open_queue=self._open,
+            now_ms=self._clock.now_ms(),
+        )
+
     def publisher(self, exchange: str, **options: Any) -> Publisher:
         """See ``Exchange.publisher``."""
         self._check_writable()
@@ -335,90 +286,18 @@ class Broker:
         self._publishers.add(publisher)
         return publisher
 
-    # The queues in use ------------------------------------------------------------------------
-
-    def _open(self, definition: QueueDefinition) -> WorkQueue:
-        queue = self._queues.get(definition.queue_id)
-        if queue is not None:
-            return queue
-        with self._mutex:
-            queue = self._queues.get(definition.queue_id)
-            if queue is None:
-                queue = self._queues[definition.queue_id] = WorkQueue(
-                    definition,
-                    open_log=lambda level: self._open_log(definition, level),
-                    clock=self._clock,
-                )
-            return queue
-
-    def _open_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
-        self._check_usable()
-        key = definition.queue_id, level
-        with self._opening:
-            log = self._logs.get(key)
-            if log is None:
-                log = self._logs[key] = self._new_log(definition, level)
-            return log
-
-    def _new_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
-        queue_id = definition.queue_id
-        return self._partitions.open(queue_id.hex, level, queue_id, LOG_CONFIG)
+    # Upkeep -----------------------------------------------------------------------------------
 
     def partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
         """Every log of a queue that has files. One that is open here is lent; any other is opened
         for the moment."""
-        for definition in self._catalogue.topology().queues.values():
-            for level in self._levels(definition):
-                opened = self._logs.get((definition.queue_id, level))
-                if opened is not None:
-                    yield contextlib.nullcontext(opened)
-                    continue
-                with contextlib.suppress(UnknownTopicError):  # it was just deleted
-                    yield self._new_log(definition, level)
-
-    def _drop_deleted(self) -> None:
-        """Let go of queues that are not declared any more."""
-        there = self._catalogue.topology().queue_ids
-        gone: list[WorkQueue | PartitionLog] = []
-        with self._mutex:
-            gone += [self._queues.pop(key) for key in list(self._queues) if key not in there]
-        with self._opening:
-            gone += [self._logs.pop(key) for key in list(self._logs) if key[0] not in there]
-        for one in gone:
-            with contextlib.suppress(LogstoreError, OSError):  # there is nothing left to save
-                one.close()
-
-    # Upkeep -----------------------------------------------------------------------------------
+        return self._opened.partitions()
 
     def maintain(self) -> None:
         """Take away what is not there any more: by nobody's wish (sessions have ended, the machine
         was restarted), or by the wish of a process that was killed before it was done."""
         self._catalogue.sweep()
-        self.finish_deletions()
-
-    def finish_deletions(self) -> None:
-        """Take away what is left of deleted queues: by this process, or by one that was killed.
-        What somebody else holds is left for the next time."""
-        self._drop_deleted()
-        for key, queue in self._catalogue.deleting().items():
-            try:
-                with self._making():
-                    for level in self._levels(queue):
-                        self._partitions.take_away(queue.queue_id.hex, level, queue.queue_id)
-            except LockTimeoutError as error:
-                _log.warning("queue %r is taken away later: %s", queue.name, error)
-                continue
-            for forget in self.on_deletion:
-                forget(queue.queue_id)
-            self._catalogue.deleted(key)
-        if self._files.is_directory(self._partitions.directory):
-            remove_deleted(self._files, self._partitions.directory)
-
-    def _levels(self, queue: QueueDefinition) -> Iterator[int]:
-        """Those that have files."""
-        for level in range(queue.levels):
-            if self._partitions.exists(queue.queue_id.hex, level):
-                yield level
+        self._opened.finish_deletions()
 
     def _check_writable(self) -> None:
         self._check_usable()
@@ -429,10 +308,7 @@ class Broker:
         """Send what publishers have buffered, delete the exclusive queues of this session, and
         close all queues."""
         with contextlib.ExitStack() as stack:
-            for log in self._logs.values():
-                stack.callback(log.close)
-            for queue in self._queues.values():
-                stack.callback(queue.close)
+            stack.callback(self._opened.close)
             for publisher in list(self._publishers):
                 publisher.close()
             self._delete_own()
@@ -443,64 +319,7 @@ class Broker:
         for queue in self._catalogue.topology().queues.values():
             if queue.exclusive is not None and self._sessions.is_own(queue.exclusive):
                 self._catalogue.delete_queue(queue.name, queue_id=queue.queue_id)
-                self.finish_deletions()
-
-
-class Queue:
-    """A queue of an open store. Usable from many threads."""
-
-    def __init__(self, broker: Broker, definition: QueueDefinition) -> None:
-        self._broker = broker
-        self.definition = definition
-        """What it was declared with."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.definition.name
-
-    def bind(
-        self,
-        source: Exchange | str,
-        routing_key: str = "",
-        arguments: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Bind the queue to an exchange: messages that meet the binding come here from then on.
-
-        What ``routing_key`` is depends on the exchange's type: the key itself, a pattern, nothing.
-        ``arguments`` are what a headers exchange compares, ``x-match`` among them. Raises
-        UnknownExchangeError, UnknownQueueError when the queue was deleted, AccessRefusedError for
-        the default exchange.
-        """
-        self._broker.bind(source, self, routing_key, arguments)
-
-    def unbind(
-        self,
-        source: Exchange | str,
-        routing_key: str = "",
-        arguments: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Take such a binding away, and say whether it was there."""
-        return self._broker.unbind(source, self, routing_key, arguments)
-
-    def delete(self, *, if_unused: bool = False, if_empty: bool = False) -> bool:
-        """Delete the queue with all messages in it, and its bindings; say whether it was there.
-
-        Raises PreconditionFailedError where it has consumers (``if_unused``) or messages
-        (``if_empty``), ResourceLockedError where another session has it to itself.
-
-        Commit point: the removal of its definition in ``__metadata``; whoever opens the store for
-        writing finishes what a crash behind it left.
-        """
-        return self._broker.delete_queue(
-            self.name,
-            queue_id=self.definition.queue_id,
-            if_unused=if_unused,
-            if_empty=if_empty,
-        )
-
-    def __repr__(self) -> str:
-        return f"Queue({self.name!r})"
+                self._opened.finish_deletions()
 
 
 def _name(exchange: Exchange | str) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from logstore.queues.properties import Envelope
 
-__all__ = ["Reason", "dead_letter", "goes_in_circles"]
+__all__ = ["Reason", "copied_to", "dead_letter", "goes_in_circles"]
 
 Reason = Literal["rejected", "expired", "maxlen", "delivery_limit"]
 """Why a message died."""
@@ -55,7 +55,7 @@ def dead_letter(
         "queue": queue,
         "time": datetime.fromtimestamp(now_ms // 1000, UTC),
         "exchange": envelope.exchange,
-        "routing-keys": [envelope.routing_key, *_texts(headers.get("CC"))],
+        "routing-keys": [envelope.routing_key, *copied_to(headers)],
     }
     if properties.expiration is not None:
         death["original-expiration"] = str(properties.expiration)
@@ -106,7 +106,9 @@ def _place(death: Mapping[str, Any]) -> tuple[Any, Any]:
     return death.get("queue"), death.get("reason")
 
 
-def _texts(keys: object) -> list[str]:
+def copied_to(headers: Mapping[str, Any] | None) -> list[str]:
+    """The routing keys of ``CC``: those of ``BCC`` are not known any more."""
+    keys = (headers or {}).get("CC")
     if not isinstance(keys, (list, tuple)):
         return []
     return [key for key in keys if isinstance(key, str)]

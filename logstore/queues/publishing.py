@@ -28,6 +28,7 @@ from logstore.errors import (
     UnroutableError,
 )
 from logstore.queues.catalogue import unknown_exchange
+from logstore.queues.dead_letter import Reason, copied_to, dead_letter, goes_in_circles
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.properties import (
     PLAIN,
@@ -51,6 +52,7 @@ __all__ = [
     "listed",
     "publish",
     "publish_alike",
+    "publish_dead",
     "publish_one",
     "return_unroutable",
     "with_properties",
@@ -248,6 +250,49 @@ def publish(
         for index in _append(name, waiting, topology, open_queue, acks):
             confirms.note_rejected(indices[index], name)
     return confirms
+
+
+def publish_dead(
+    dead: Iterable[tuple[Envelope, Reason]],
+    queue: QueueDefinition,
+    *,
+    topology: Topology,
+    open_queue: Opener,
+    now_ms: int,
+) -> int:
+    """Publish messages that ``queue`` has given up to its dead letter exchange, and return when
+    they are on stable storage. Returns how many were dropped: because there is no such exchange,
+    no queue is bound so that it gets them, or they would go round in circles.
+
+    As in RabbitMQ, the exchange may be internal, and a queue that is full and refuses does not get
+    them.
+    """
+    exchange = queue.arguments.dead_letter_exchange
+    there = exchange is not None and exchange in topology.exchanges
+    by_queue: dict[str, list[Envelope]] = {}
+    dropped = 0
+    for envelope, reason in dead:
+        names: Iterable[str] = ()
+        if exchange is not None and there:
+            envelope = dead_letter(
+                envelope,
+                queue=queue.name,
+                reason=reason,
+                now_ms=now_ms,
+                exchange=exchange,
+                routing_key=queue.arguments.dead_letter_routing_key,
+            )
+            headers = envelope.properties.headers
+            extra = copied_to(headers)
+            names = topology.router.route(exchange, envelope.routing_key, headers, extra)
+            if reason != "rejected":
+                names = [name for name in names if not goes_in_circles(envelope, name)]
+        for name in names:
+            by_queue.setdefault(name, []).append(envelope)
+        dropped += not names
+    for name in sorted(by_queue):
+        _append(name, by_queue[name], topology, open_queue, "all")
+    return dropped
 
 
 def _append(

@@ -14,7 +14,7 @@ from .program import json_lines, only_line, run
 def messages(store: Store, name: str) -> list[Envelope]:
     """What lies in a queue's log."""
     definition = store.queue(name, passive=True).definition
-    log = store.queues._open_log(definition, 0)
+    log = store.queues._opened.open_log(definition, 0)
     return [from_record(record) for record in log.read(0).records()]
 
 

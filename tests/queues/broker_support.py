@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from logstore import Store
-from logstore.queues.broker import Queue
 from logstore.queues.properties import Envelope, from_record
+from logstore.queues.queue_face import Queue
 from logstore.segments.files import DiskFiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def stored(store: Store, queue: Queue | str, level: int = 0) -> list[Envelope]:
     name = f"{definition.queue_id.hex}-{level}"
     if not os.path.isdir(os.path.join(store.path, "queues", name)):
         return []
-    log = store.queues._open_log(definition, level)
+    log = store.queues._opened.open_log(definition, level)
     found = []
     offset = log.log_start_offset
     while (fetch := log.read(offset)).data:

@@ -280,11 +280,11 @@ def test_deleting_a_queue_takes_its_bindings_and_its_files(store: Store) -> None
 
 def test_the_ledger_of_a_deleted_queue_is_forgotten(store: Store) -> None:
     forgotten: list[object] = []
-    store.queues.on_deletion.append(forgotten.append)
+    store.queues._opened.on_deletion.append(forgotten.append)
     queue = store.queue("q")
     queue.delete()
     assert forgotten == [queue.definition.queue_id]
-    store.queues.finish_deletions()
+    store.queues._opened.finish_deletions()
     assert len(forgotten) == 1
 
 

@@ -261,7 +261,7 @@ def test_a_deletion_broken_off_anywhere_is_finished_by_the_next_one_to_open_the_
         store = logstore.open(copy, files=files, maintenance_interval=None)
         store.exchange("shop").publish(b"high", "again.k", priority=2)
         forgotten: list[object] = []
-        store.queues.on_deletion.append(forgotten.append)
+        store.queues._opened.on_deletion.append(forgotten.append)
         try:
             files.left = last
             store.queue("again").delete()
@@ -340,7 +340,7 @@ def test_a_read_only_handle_changes_nothing_and_finishes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with logstore.open(path, maintenance_interval=None) as store:
-        monkeypatch.setattr(store.queues, "finish_deletions", lambda: None)
+        monkeypatch.setattr(store.queues._opened, "finish_deletions", lambda: None)
         store.queue("again").delete()
     monkeypatch.undo()
     monkeypatch.setattr(Catalogue, "sweep", None)

@@ -392,7 +392,7 @@ def test_a_queue_that_another_handle_deletes_gets_nothing_more(store: Store) -> 
     publish(envelopes, topology=topology, open_queue=store.queues._open, acks="all")
     assert fanout.publish(b"3").queues == ()
     store.maintain()
-    assert store.queues._queues == {}
+    assert store.queues._opened._queues == {}
 
 
 def test_a_disk_that_is_full_is_told_as_what_it_is(
@@ -406,3 +406,49 @@ def test_a_disk_that_is_full_is_told_as_what_it_is(
     monkeypatch.setattr(PartitionLog, "append", full)
     with pytest.raises(OSError, match="No space left"):
         store.exchange("").publish(b"x", "q")
+
+
+# Dead letters -------------------------------------------------------------------------------
+
+
+def test_dead_letters_go_where_their_queue_says(
+    store: Store, appends: list[tuple[int, Acks]]
+) -> None:
+    store.exchange("failed", type="topic", internal=True)
+    store.queue("by key").bind("failed", "order.#")
+    store.queue("copies").bind("failed", "copy")
+    source = store.queue("orders", dead_letter_exchange="failed").definition
+    dead: list[tuple[Envelope, Any]] = [
+        (Envelope(b"1", Properties(headers={"CC": ["copy"]}), "shop", "order.eu"), "rejected"),
+        (Envelope(b"2", Properties(expiration=5), "shop", "order.us"), "expired"),
+        (Envelope(b"3", PLAIN, "shop", "unheard of"), "expired"),
+    ]
+    assert store.queues.publish_dead(source, dead) == 1
+    assert sorted(appends) == [(1, "all"), (2, "all")]
+    first, second = stored(store, "by key")
+    assert (first.body, first.exchange, first.routing_key) == (b"1", "failed", "order.eu")
+    assert bodies(store, "copies") == [b"1"]
+    assert second.properties.expiration is None
+    headers = second.properties.headers or {}
+    assert headers["x-death"][0]["queue"] == "orders"
+    assert headers["x-death"][0]["original-expiration"] == "5"
+
+
+def test_dead_letters_without_an_exchange_are_dropped(store: Store) -> None:
+    message: list[tuple[Envelope, Any]] = [(Envelope(b"x", PLAIN, "", "q"), "expired")]
+    for name, exchange in (("none", None), ("gone", "not there")):
+        source = store.queue(name, dead_letter_exchange=exchange).definition
+        assert store.queues.publish_dead(source, message) == 1
+    assert store.queues.publish_dead(source, []) == 0
+
+
+def test_a_dead_letter_does_not_go_round_in_circles(store: Store) -> None:
+    source = store.queue("q", dead_letter_exchange="", dead_letter_routing_key="q").definition
+    for reason, dropped in (("expired", 1), ("maxlen", 1), ("delivery_limit", 1), ("rejected", 0)):
+        message: list[tuple[Envelope, Any]] = [(Envelope(b"x", PLAIN, "", "q"), reason)]
+        assert store.queues.publish_dead(source, message) == dropped
+    # Rejected, it may come again; and then it expires there: nobody has rejected it since.
+    (again,) = stored(store, "q")
+    assert store.queues.publish_dead(source, [(again, "rejected")]) == 0
+    assert store.queues.publish_dead(source, [(again, "expired")]) == 1
+    assert len(stored(store, "q")) == 2

@@ -1,0 +1,209 @@
+"""The queues that are in use in a store handle, their logs, and what becomes of deleted ones.
+
+On disk::
+
+    queues/<queue's id in hex>-<level of priority>/    a partition's files, as a topic's
+
+A queue's definition comes first and goes first. What was left of a deleted one, by this process or
+by one that was killed, is found by what ``meta`` notes of it, and taken away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+from logstore.appending import Acks
+from logstore.clock import Clock
+from logstore.config import LogConfig
+from logstore.deletion import remove_deleted
+from logstore.errors import LockTimeoutError, LogstoreError, UnknownTopicError
+from logstore.log import PartitionLog
+from logstore.partition_files import PartitionFiles
+from logstore.queues.catalogue import Catalogue
+from logstore.queues.definitions import QueueDefinition
+from logstore.queues.properties import Envelope, Published, to_records
+from logstore.segments.files import Files
+
+__all__ = ["QUEUES", "OpenQueues", "WorkQueue"]
+
+_log = logging.getLogger("logstore")
+
+QUEUES = "queues"
+"""The directory of the queues' logs, in the store's."""
+
+LOG_CONFIG = LogConfig.from_overrides(
+    {"retention_ms": -1, "retention_bytes": -1, "segment_bytes": 64 << 20}
+)
+"""How the logs of queues are kept: what is not acknowledged stays, and what is goes by segments."""
+
+
+class WorkQueue:
+    """The logs of one queue."""
+
+    def __init__(
+        self, definition: QueueDefinition, *, open_log: Callable[[int], PartitionLog], clock: Clock
+    ) -> None:
+        self.definition = definition
+        self._open_log = open_log
+        self._clock = clock
+        self._logs: dict[int, PartitionLog] = {}
+
+    def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published:
+        """Append messages, at once for each level of priority."""
+        highest = self.definition.levels - 1
+        by_level: dict[int, list[Envelope]] = {}
+        if highest:
+            for envelope in envelopes:
+                level = min(envelope.properties.priority or 0, highest)
+                by_level.setdefault(level, []).append(envelope)
+        else:
+            by_level[0] = list(envelopes)
+        now = self._clock.now_ms()
+        for level, chosen in by_level.items():
+            self._log(level).append(to_records(chosen, timestamp_ms=now), acks=acks)
+        return Published()
+
+    def _log(self, level: int) -> PartitionLog:
+        log = self._logs.get(level)
+        if log is None:
+            log = self._logs[level] = self._open_log(level)
+        return log
+
+    def is_empty(self) -> bool:
+        """Whether nothing waits in it."""
+        return not any(self._log(level).log_end_offset for level in range(self.definition.levels))
+
+    def close(self) -> None:
+        """Let go of the logs, which their opener closes."""
+        self._logs.clear()
+
+
+class OpenQueues:
+    """What is in use. Usable from many threads."""
+
+    def __init__(
+        self,
+        store: str,
+        catalogue: Catalogue,
+        *,
+        files: Files,
+        clock: Clock,
+        read_only: bool,
+        check_usable: Callable[[], None],
+        making: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._catalogue = catalogue
+        self._files = files
+        self._clock = clock
+        self._check_usable = check_usable
+        self._making = making
+        self._partitions = PartitionFiles(
+            os.path.join(store, QUEUES),
+            files=files,
+            clock=clock,
+            read_only=read_only,
+            making=making,
+            is_defined=lambda queue_id, _: queue_id in catalogue.topology().queue_ids,
+            kind="queue",
+        )
+        self._mutex, self._opening = threading.Lock(), threading.Lock()
+        """Held to open and close queues, and logs."""
+        self._queues: dict[uuid.UUID, WorkQueue] = {}
+        self._logs: dict[tuple[uuid.UUID, int], PartitionLog] = {}
+        """By queue and level of priority."""
+        self.on_deletion: list[Callable[[uuid.UUID], object]] = []
+        """Called with the id of a deleted queue, perhaps more than once."""
+
+    def open(self, definition: QueueDefinition) -> WorkQueue:
+        """A queue that is declared."""
+        queue = self._queues.get(definition.queue_id)
+        if queue is not None:
+            return queue
+        with self._mutex:
+            queue = self._queues.get(definition.queue_id)
+            if queue is None:
+                queue = self._queues[definition.queue_id] = WorkQueue(
+                    definition,
+                    open_log=lambda level: self.open_log(definition, level),
+                    clock=self._clock,
+                )
+            return queue
+
+    def open_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
+        """The log of a level of priority, made unless it is there; it is closed with all others.
+        Raises UnknownTopicError when the queue was deleted."""
+        self._check_usable()
+        key = definition.queue_id, level
+        with self._opening:
+            log = self._logs.get(key)
+            if log is None:
+                log = self._logs[key] = self._new_log(definition, level)
+            return log
+
+    def _new_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
+        queue_id = definition.queue_id
+        return self._partitions.open(queue_id.hex, level, queue_id, LOG_CONFIG)
+
+    def partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
+        """Every log that has files. One that is open here is lent; any other is opened for the
+        moment."""
+        for definition in self._catalogue.topology().queues.values():
+            for level in self._levels(definition):
+                opened = self._logs.get((definition.queue_id, level))
+                if opened is not None:
+                    yield contextlib.nullcontext(opened)
+                    continue
+                with contextlib.suppress(UnknownTopicError):  # it was just deleted
+                    yield self._new_log(definition, level)
+
+    def has_log(self, definition: QueueDefinition, level: int) -> bool:
+        """Whether a level of priority has a log."""
+        return self._partitions.exists(definition.queue_id.hex, level)
+
+    def _levels(self, definition: QueueDefinition) -> Iterator[int]:
+        return (level for level in range(definition.levels) if self.has_log(definition, level))
+
+    # Deleted queues ---------------------------------------------------------------------------
+
+    def finish_deletions(self) -> None:
+        """Take away what is left of deleted queues. What somebody else holds is left for the next
+        time."""
+        self._drop_deleted()
+        for key, queue in self._catalogue.deleting().items():
+            try:
+                with self._making():
+                    for level in self._levels(queue):
+                        self._partitions.take_away(queue.queue_id.hex, level, queue.queue_id)
+            except LockTimeoutError as error:
+                _log.warning("queue %r is taken away later: %s", queue.name, error)
+                continue
+            for forget in self.on_deletion:
+                forget(queue.queue_id)
+            self._catalogue.deleted(key)
+        if self._files.is_directory(self._partitions.directory):
+            remove_deleted(self._files, self._partitions.directory)
+
+    def _drop_deleted(self) -> None:
+        """Let go of queues that are not declared any more."""
+        there = self._catalogue.topology().queue_ids
+        gone: list[WorkQueue | PartitionLog] = []
+        with self._mutex:
+            gone += [self._queues.pop(key) for key in list(self._queues) if key not in there]
+        with self._opening:
+            gone += [self._logs.pop(key) for key in list(self._logs) if key[0] not in there]
+        for one in gone:
+            with contextlib.suppress(LogstoreError, OSError):  # there is nothing left to save
+                one.close()
+
+    def close(self) -> None:
+        """Close all queues and logs."""
+        with contextlib.ExitStack() as stack:
+            for log in self._logs.values():
+                stack.callback(log.close)
+            for queue in self._queues.values():
+                stack.callback(queue.close)
