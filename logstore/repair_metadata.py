@@ -45,7 +45,7 @@ from logstore.metadata import (
     catch_up,
     set_applied,
 )
-from logstore.queues.definitions import check_definition
+from logstore.queues.definitions import definition_from
 from logstore.repair_files import set_aside
 from logstore.segments import filenames
 from logstore.segments.checkpoint import parse_partition_metadata
@@ -155,7 +155,7 @@ class _Definitions:
             for key, fields in metadata.items().items():
                 if key.startswith(TOPIC_PREFIX):
                     topic_from(key, fields, self._meta)
-                check_definition(key, fields, self._meta)
+                definition_from(key, fields, self._meta)
         except FormatError as error:
             return str(error)
         finally:

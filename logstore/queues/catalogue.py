@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from logstore.definitions import QUEUE_PREFIX
+from logstore.definitions import QUEUE_PREFIX, decode
 from logstore.errors import (
     AccessRefusedError,
     InvalidInputError,
@@ -25,17 +25,18 @@ from logstore.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from logstore.metadata import Change, Metadata, View
+from logstore.metadata import DEFINITIONS, META, Change, Metadata, View
 from logstore.queues.definitions import (
-    BINDING_PREFIX,
-    EXCHANGE_PREFIX,
     EXCHANGE_TYPES,
+    PREFIXES,
     BindingDefinition,
+    Definition,
     ExchangeDefinition,
     QueueArguments,
     QueueDefinition,
     binding_fields,
     binding_key,
+    definition_from,
     exchange_fields,
     exchange_key,
     queue_fields,
@@ -59,6 +60,9 @@ _RESERVED = "amq."
 class _Known(NamedTuple):
     version: int
     """Of the definitions."""
+    stored: dict[bytes, bytes]
+    """The definitions as they stand in ``meta``, by their keys."""
+    parsed: dict[bytes, Definition]
     topology: Topology
 
 
@@ -81,14 +85,33 @@ class Catalogue:
         version = self._metadata.version
         known = self._known
         if known is None or known.version != version:
-            topology = topology_from(
-                self._metadata.items(EXCHANGE_PREFIX),
-                self._metadata.items(QUEUE_PREFIX),
-                self._metadata.items(BINDING_PREFIX),
-                boot_id=self._boot_id,
-            )
-            known = self._known = _Known(version, topology)
+            known = self._known = self._read(version, known)
         return known.topology
+
+    def _read(self, version: int, known: _Known | None) -> _Known:
+        """What is declared by now; ``known`` is what was before. Only what has changed is parsed,
+        for thousands of bindings are much more to parse than to compare."""
+        with self._metadata.transaction() as tables:
+            stored = {
+                key: value
+                for prefix in PREFIXES
+                for key, value in tables.items(DEFINITIONS, prefix.encode())
+            }
+        if known is not None and known.stored == stored:
+            return known._replace(version=version)  # it was a topic that has changed
+        before = {} if known is None else known.stored
+        parsed = {}
+        for key, value in stored.items():
+            definition = known.parsed[key] if known and before.get(key) == value else None
+            if definition is None:
+                name = key.decode()
+                definition = definition_from(name, decode(name, value, META), META)
+            if definition is not None:
+                parsed[key] = definition
+        topology = topology_from(
+            parsed.values(), boot_id=self._boot_id, before=known and known.topology
+        )
+        return _Known(version, stored, parsed, topology)
 
     def exchange(self, name: str) -> ExchangeDefinition:
         """The exchange of that name; raises UnknownExchangeError."""

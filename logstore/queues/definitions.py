@@ -30,7 +30,9 @@ __all__ = [
     "BINDING_PREFIX",
     "EXCHANGE_PREFIX",
     "EXCHANGE_TYPES",
+    "PREFIXES",
     "BindingDefinition",
+    "Definition",
     "ExchangeDefinition",
     "QueueArguments",
     "QueueDefinition",
@@ -38,7 +40,7 @@ __all__ = [
     "binding_from",
     "binding_key",
     "binding_prefix",
-    "check_definition",
+    "definition_from",
     "exchange_fields",
     "exchange_from",
     "exchange_key",
@@ -359,19 +361,22 @@ def binding_from(key: str, fields: Mapping[str, Any], path: str) -> BindingDefin
     return binding
 
 
-def check_definition(key: str, fields: Mapping[str, Any], path: str) -> None:
-    """Raise FormatError where the definition of an exchange, a queue or a binding is none that we
-    can use."""
-    for prefix, parse in _PARSERS.items():
-        if key.startswith(prefix):
-            parse(key, fields, path)
+Definition = ExchangeDefinition | QueueDefinition | BindingDefinition
 
 
-_PARSERS: dict[str, Callable[[str, Mapping[str, Any], str], object]] = {
+def definition_from(key: str, fields: Mapping[str, Any], path: str) -> Definition | None:
+    """What a key of ours defines; None for one that is not ours. Raises FormatError."""
+    parse = _PARSERS.get(key[: key.find("/") + 1])
+    return None if parse is None else parse(key, fields, path)
+
+
+_PARSERS: dict[str, Callable[[str, Mapping[str, Any], str], Definition]] = {
     EXCHANGE_PREFIX: exchange_from,
     QUEUE_PREFIX: queue_from,
     BINDING_PREFIX: binding_from,
 }
+PREFIXES = tuple(_PARSERS)
+"""What the keys of all definitions here begin with."""
 
 
 def _typed(fields: Mapping[str, Any], name: str, *types: type) -> Any:

@@ -119,8 +119,11 @@ class Router:
         exchanges: Iterable[ExchangeDefinition],
         queues: Iterable[str],
         bindings: Iterable[BindingDefinition],
+        *,
+        before: Router | None = None,
     ) -> None:
-        """Bindings from or to what is not there count as none."""
+        """Bindings from or to what is not there count as none. ``before`` is the router of the
+        definitions as they were: what was compiled for exchanges that are the same is used."""
         self._exchanges = {exchange.name: exchange for exchange in exchanges}
         self._queues = frozenset(queues)
         self._bindings: dict[str, list[BindingDefinition]] = {}
@@ -131,6 +134,13 @@ class Router:
                 self._bindings.setdefault(binding.source, []).append(binding)
         self._matchers: dict[str, _Matcher] = {}
         """Made when an exchange is first used."""
+        if before is not None:
+            self._matchers = {
+                name: matcher
+                for name, matcher in before._matchers.items()
+                if self._bindings.get(name) == before._bindings.get(name)
+                and self._exchanges.get(name) == before._exchanges[name]
+            }
         self._cache: dict[str, dict[str, tuple[str, ...]]] = {}
         """By exchange: the queues of routing keys, for exchanges that lead to no headers exchange;
         emptied when it is full."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from logstore.definitions import QUEUE_PREFIX
 from logstore.metadata import Change, View
@@ -17,9 +17,9 @@ from logstore.queues.definitions import (
     BINDING_PREFIX,
     EXCHANGE_PREFIX,
     BindingDefinition,
+    Definition,
     ExchangeDefinition,
     QueueDefinition,
-    binding_from,
     binding_prefix,
     exchange_from,
     exchange_key,
@@ -60,32 +60,28 @@ class Topology(NamedTuple):
 
 
 def topology_from(
-    exchanges: Mapping[str, Mapping[str, Any]],
-    queues: Mapping[str, Mapping[str, Any]],
-    bindings: Mapping[str, Mapping[str, Any]],
-    *,
-    boot_id: str,
+    definitions: Iterable[Definition], *, boot_id: str, before: Topology | None
 ) -> Topology:
-    """What these definitions say in the run ``boot_id`` of the machine. Raises FormatError."""
-    all_exchanges = [exchange_from(key, fields, _PATH) for key, fields in exchanges.items()]
-    all_queues = [queue_from(key, fields, _PATH) for key, fields in queues.items()]
-    all_bindings = [binding_from(key, fields, _PATH) for key, fields in bindings.items()]
-    here = (None, boot_id)
-    by_name = {
-        **PREDECLARED,
-        **{exchange.name: exchange for exchange in all_exchanges if exchange.boot_id in here},
-    }
-    queues_by_name = {queue.name: queue for queue in all_queues if queue.boot_id in here}
-    current = [binding for binding in all_bindings if binding.boot_id in here]
-    kept = len(by_name) - len(PREDECLARED) + len(queues_by_name) + len(current)
-    return Topology(
-        by_name,
-        queues_by_name,
-        current,
-        frozenset(queue.queue_id for queue in queues_by_name.values()),
-        Router(by_name.values(), queues_by_name, current),
-        kept < len(all_exchanges) + len(all_queues) + len(all_bindings),
+    """What these definitions say in the run ``boot_id`` of the machine; ``before`` is what was
+    declared before they changed, of which the router uses what it can."""
+    exchanges = dict(PREDECLARED)
+    queues = {}
+    bindings = []
+    has_stale = False
+    for definition in definitions:
+        if definition.boot_id is not None and definition.boot_id != boot_id:
+            has_stale = True
+        elif isinstance(definition, BindingDefinition):
+            bindings.append(definition)
+        elif isinstance(definition, QueueDefinition):
+            queues[definition.name] = definition
+        else:
+            exchanges[definition.name] = definition
+    router = Router(
+        exchanges.values(), queues, bindings, before=None if before is None else before.router
     )
+    queue_ids = frozenset(queue.queue_id for queue in queues.values())
+    return Topology(exchanges, queues, bindings, queue_ids, router, has_stale)
 
 
 class Declared:

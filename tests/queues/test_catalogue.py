@@ -356,6 +356,18 @@ def test_another_handle_sees_at_once_what_was_declared_and_costs_no_look_otherwi
         assert store.exchange("shop").publish(b"5", "k").queues == ()
 
 
+def test_a_change_of_something_else_costs_no_parsing(path: Path, store: Store) -> None:
+    store.queue("q").bind("amq.topic", "a.#")
+    seen = store.queues._catalogue.topology()
+    store.create_topic("topic")
+    assert store.queues._catalogue.topology() is seen
+    store.queue("other")
+    later = store.queues._catalogue.topology()
+    assert later is not seen
+    assert later.queues["q"] is seen.queues["q"]
+    assert later.bindings[0] is seen.bindings[0]
+
+
 def test_threads_and_handles_that_declare_the_same_at_once_declare_it_once(path: Path) -> None:
     found: list[object] = []
     errors: list[BaseException] = []

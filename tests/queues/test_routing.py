@@ -402,8 +402,11 @@ def topologies(draw: st.DrawFn) -> tuple[list[ExchangeDefinition], list[BindingD
     return exchanges, bindings
 
 
-@given(topologies(), st.lists(st.tuples(KEYS | st.sampled_from(QUEUES), HEADERS), max_size=4))
-@settings(max_examples=300)
+MESSAGES = st.lists(st.tuples(KEYS | st.sampled_from(QUEUES), HEADERS), max_size=4)
+
+
+@given(topologies(), MESSAGES)
+@settings(max_examples=150)
 def test_messages_go_where_a_naive_router_says(
     topology: tuple[list[ExchangeDefinition], list[BindingDefinition]],
     messages: list[tuple[str, dict[str, Any]]],
@@ -417,6 +420,39 @@ def test_messages_go_where_a_naive_router_says(
                     exchanges, QUEUES, bindings, exchange, (key, *extra), headers
                 )
                 assert set(found.route(exchange, key, headers, extra)) == expected
+
+
+@given(topologies(), topologies(), st.sets(st.sampled_from(QUEUES)), MESSAGES)
+@settings(max_examples=80)
+def test_a_router_that_uses_what_another_one_has_compiled_routes_by_its_own_definitions(
+    old: tuple[list[ExchangeDefinition], list[BindingDefinition]],
+    new: tuple[list[ExchangeDefinition], list[BindingDefinition]],
+    queues: set[str],
+    messages: list[tuple[str, dict[str, Any]]],
+) -> None:
+    before = Router(old[0], QUEUES, old[1])
+    # Some exchanges and bindings stay as they were.
+    exchanges = [old[0][0], *new[0][1:]]
+    bindings = [b for b in old[1] if b.source == "e"] + [b for b in new[1] if b.source != "e"]
+    for exchange in EXCHANGES:
+        for key, headers in messages:
+            before.route(exchange, key, headers)
+    after = Router(exchanges, queues, bindings, before=before)
+    for exchange in EXCHANGES:
+        for key, headers in messages:
+            expected = naive_route(exchanges, list(queues), bindings, exchange, (key,), headers)
+            assert set(after.route(exchange, key, headers)) == expected
+
+
+def test_what_did_not_change_is_not_compiled_again() -> None:
+    exchanges = [ExchangeDefinition("e", "topic"), ExchangeDefinition("f", "topic")]
+    bindings = [bind("e", "a", "#"), bind("f", "a", "#")]
+    before = router(exchanges, bindings)
+    before.route("e", "k")
+    before.route("f", "k")
+    after = Router(exchanges, ("a", "b"), [*bindings, bind("f", "b", "#")], before=before)
+    assert after._matchers.keys() == {"e"}
+    assert after.route("f", "k") == ("a", "b")
 
 
 def test_what_is_remembered_is_bounded_and_only_where_headers_say_nothing() -> None:
