@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lmdb
 
-__all__ = ["Tables"]
+__all__ = ["Table", "Tables"]
 
 MAX_KEY_BYTES = 511
 """The longest key that LMDB takes."""
+
+
+class Table:
+    """One table in a transaction: an ordered map of bytes, without a look-up of its name for each
+    row."""
+
+    __slots__ = ("_handle", "_transaction", "delete", "get", "put")
+
+    def __init__(self, transaction: Any, handle: Any) -> None:
+        """Without a ``handle`` it is empty, and nothing may be written."""
+        self._transaction = transaction
+        self._handle = handle
+        self.get: Callable[[bytes], bytes | None] = _nothing
+        """The value of a key, or None."""
+        if handle is not None:
+            # Partials: methods that only forward would be a tenth of a short transaction.
+            self.get = partial(transaction.get, db=handle)
+            self.put: Callable[[bytes, bytes], object] = partial(transaction.put, db=handle)
+            """Set the value of a key."""
+            self.delete: Callable[[bytes], object] = partial(transaction.delete, db=handle)
+            """Remove a key, if it is there."""
+
+    def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The pairs whose keys begin with ``prefix``, ascending. Nothing may be written meanwhile:
+        make a list of them first."""
+        if self._handle is None:
+            return
+        with self._transaction.cursor(self._handle) as cursor:
+            if not cursor.set_range(prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def before(self, key: bytes, prefix: bytes) -> tuple[bytes, bytes] | None:
+        """The last pair in front of ``key`` whose key begins with ``prefix``."""
+        if self._handle is None:
+            return None
+        with self._transaction.cursor(self._handle) as cursor:
+            found = cursor.prev() if cursor.set_range(key) else cursor.last()
+            return cursor.item() if found and cursor.key().startswith(prefix) else None
+
+
+def _nothing(_: bytes) -> None:
+    """What stands in an empty table."""
 
 
 class Tables:
@@ -39,16 +86,11 @@ class Tables:
     def items(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The pairs whose keys begin with ``prefix``, ascending. Nothing may be written meanwhile:
         make a list of them first."""
-        handle = self._table(table)
-        if handle is None:
-            return
-        with self._transaction.cursor(handle) as cursor:
-            if not cursor.set_range(prefix):
-                return
-            for key, value in cursor:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
+        return self.table(table).items(prefix)
+
+    def table(self, name: str, *, write: bool = False) -> Table:
+        """The table of that name; with ``write`` it is made if it is not there."""
+        return Table(self._transaction, self._table(name, create=write))
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Set the value of ``key``."""

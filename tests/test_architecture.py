@@ -54,6 +54,9 @@ PURE = (
     "logstore/queues/properties.py",
     "logstore/queues/routing.py",
     "logstore/queues/topic_patterns.py",
+    "logstore/queues/ledger.py",
+    "logstore/queues/ledger_check.py",
+    "logstore/queues/ledger_rows.py",
 )
 PURE_IMPORTS = (
     "__future__",
@@ -68,6 +71,7 @@ PURE_IMPORTS = (
     "hashlib",
     "math",
     "struct",
+    "itertools",
     "types",
     "typing",
     "uuid",
@@ -81,6 +85,8 @@ PURE_IMPORTS = (
     "logstore.queues.properties",
     "logstore.queues.topic_patterns",
     "logstore.segments.record",
+    "logstore.queues.ledger",
+    "logstore.queues.ledger_rows",
 )
 
 # The top-level folders are no packages of their own.

@@ -1,0 +1,464 @@
+"""The ledger of a log: which messages were delivered to whom, and which are settled.
+
+A ledger is a cursor, and rows for what is in flight (``logstore.queues.ledger_rows``). An offset is
+in one of these states::
+
+    at the cursor or above      ready: never delivered
+    in a lease                  delivered to a session, and not settled
+    in a returned span          ready again, to be delivered before what is above the cursor
+    in a held span              waiting until it is due
+    in a dead span              to be dead-lettered, and then settled
+    none of them                settled: acknowledged, or dropped
+
+So an acknowledgement is a bit in a lease's row, and the last one of a lease takes the row away:
+what a command costs depends on what it is told to do, and what is stored on what is in flight.
+
+Each method is a command: it decides by the rows and its arguments alone, and leaves rows for its
+effects. Whoever calls it does so in one transaction and calls :meth:`Ledger.save` in it; a crash
+leaves what was before, or what is after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from logstore.queues.ledger_rows import (
+    DEAD,
+    HELD,
+    LEASED,
+    MAX_LEASED,
+    NEVER,
+    RETURNED,
+    Head,
+    Lease,
+    Reason,
+    Rows,
+    Span,
+    bits_of,
+    held_key,
+    lease_key,
+    offset_key,
+    runs_of,
+    unpack_held_key,
+    unpack_offset,
+)
+
+__all__ = ["Ledger", "Policy", "Sizes"]
+
+Sizes = Callable[[int, int], int]
+"""The bytes of the bodies of so many messages from an offset on; offsets that the log has not got
+count nothing."""
+
+
+class Policy(NamedTuple):
+    """What a queue's arguments mean for its ledgers."""
+
+    delivery_limit: int | None = None
+    """How often a message may come back; once more, and it is dead (RabbitMQ's quorum queues)."""
+    dead_letters: bool = False
+    """Whether there is anywhere to dead-letter to; what is dead is dropped otherwise."""
+
+
+class Ledger:
+    """A ledger in a transaction. Times of leases are milliseconds since the machine's start, all
+    others milliseconds since 1970."""
+
+    __slots__ = ("_key", "_policy", "_rows", "_sizes", "head")
+
+    def __init__(
+        self,
+        rows: Rows,
+        key: bytes,
+        head: Head,
+        policy: Policy = Policy(),  # noqa: B008 - it is immutable
+        sizes: Sizes | None = None,
+    ) -> None:
+        """``sizes`` is given where the bytes that are ready are to be counted."""
+        self._rows = rows
+        self._key = key
+        self._policy = policy
+        self._sizes = sizes
+        self.head = head
+
+    def save(self, number: int) -> None:
+        """Store the head, after commands; ``number`` is the transaction's."""
+        self.head.number = number
+        self._rows.put(self._key, self.head.pack())
+
+    # Delivering -------------------------------------------------------------------------------
+
+    def take(
+        self, most: int, *, log_end: int, now_ms: int, session: bytes, deadline: int
+    ) -> list[Lease]:
+        """Lease up to ``most`` messages to a session: first those that came back, the smallest
+        offsets first; then held ones that are due, the earliest first; then those at the cursor.
+        """
+        head = self.head
+        spans: list[Span] = []
+        if head.returned:
+            spans = self._take_returned(most)
+            most -= sum(span.length for span in spans)
+        if most and head.next_due <= now_ms:
+            due = self._take_due(most, now_ms)
+            most -= sum(span.length for span in due)
+            spans += due
+        count = min(most, log_end - head.cursor, MAX_LEASED)
+        if count > 0:
+            self._left(head.cursor, count)
+            spans.append(Span(head.cursor, count, 0))
+            head.cursor += count
+        return [self._lease(span, session, deadline) for span in spans]
+
+    def _lease(self, span: Span, session: bytes, deadline: int) -> Lease:
+        head = self.head
+        number = head.next_lease
+        head.next_lease = number + 1
+        lease = Lease(span.first, number, session, span.length, span.delivery_count, deadline)
+        self._rows.put(lease_key(self._key, span.first, number), lease.pack())
+        head.unacked += span.length
+        if deadline < head.earliest_deadline:
+            head.earliest_deadline = deadline
+        return lease
+
+    def _take_returned(self, most: int) -> list[Span]:
+        spans = []
+        for span in self._first(RETURNED, most):
+            self._rows.delete(offset_key(self._key, RETURNED, span.first))
+            taken = span._replace(length=min(span.length, most, MAX_LEASED))
+            if taken.length < span.length:
+                rest = span._replace(first=taken.end, length=span.length - taken.length)
+                self._rows.put(offset_key(self._key, RETURNED, rest.first), rest.pack())
+            self._left(taken.first, taken.length)
+            self.head.returned -= taken.length
+            most -= taken.length
+            spans.append(taken)
+        return spans
+
+    def _first(self, kind: bytes, most: int) -> list[Span]:
+        """The first spans of a kind, that hold ``most`` messages or more, or all there are."""
+        spans = []
+        for key, value in self._rows.items(self._key + kind):
+            if most <= 0:
+                break
+            span = Span.unpack(unpack_offset(key), value)
+            spans.append(span)
+            most -= span.length
+        return spans
+
+    def _take_due(self, most: int, now_ms: int) -> list[Span]:
+        rows = list(self._due(most, now_ms))
+        spans = []
+        for due, span in rows:
+            self._rows.delete(held_key(self._key, due, span.first))
+            taken = span._replace(length=min(span.length, most, MAX_LEASED))
+            if taken.length < span.length:
+                rest = span._replace(first=taken.end, length=span.length - taken.length)
+                self._rows.put(held_key(self._key, due, rest.first), rest.pack())
+            self.head.held -= taken.length
+            most -= taken.length
+            spans.append(taken)
+        self._find_next_due()
+        return spans
+
+    def _due(self, most: int, now_ms: int) -> Iterator[tuple[int, Span]]:
+        """The first held spans that are due, that hold ``most`` messages or more."""
+        for key, value in self._rows.items(self._key + HELD):
+            due, first = unpack_held_key(key)
+            if most <= 0 or due > now_ms:
+                return
+            span = Span.unpack(first, value)
+            yield due, span
+            most -= span.length
+
+    def _find_next_due(self) -> None:
+        row = next(self._rows.items(self._key + HELD), None)
+        self.head.next_due = NEVER if row is None else unpack_held_key(row[0])[0]
+
+    def skip(self, to: int) -> None:
+        """Pass over offsets that the log has not got: nothing is between the cursor and ``to``."""
+        self.head.cursor = max(self.head.cursor, to)
+
+    # Settling ---------------------------------------------------------------------------------
+
+    def ack(self, lease: Lease, bits: int) -> bool:
+        """Settle the messages of a lease that ``bits`` names, the first offset's bit the lowest.
+
+        False, and nothing done, where the lease has ended: it may be somebody else's by now. The
+        same goes for all that follow here.
+        """
+        return self._settle(lease, bits) is not None
+
+    def requeue(self, lease: Lease, bits: int, *, delivered: bool = True) -> bool:
+        """Give messages back to their places. ``delivered``: somebody has seen them, which counts;
+        those whose count is beyond the limit are dead."""
+        settled = self._settle(lease, bits)
+        if settled is None:
+            return False
+        self._come_back(lease, settled, delivered)
+        return True
+
+    def _come_back(self, lease: Lease, bits: int, delivered: bool) -> None:
+        count = lease.delivery_count + delivered
+        limit = self._policy.delivery_limit
+        if limit is not None and delivered and count > limit:
+            self._bury(lease, bits, Reason.DELIVERY_LIMIT, count)
+            return
+        for start, length in runs_of(bits):
+            first = lease.first + start
+            self._put_span(RETURNED, Span(first, length, count))
+            self.head.returned += length
+            if self._sizes is not None:
+                self.head.ready_bytes += self._sizes(first, length)
+
+    def bury(self, lease: Lease, bits: int, reason: Reason) -> bool:
+        """Let messages be dead-lettered, or drop them where there is nowhere to."""
+        settled = self._settle(lease, bits)
+        if settled is None:
+            return False
+        self._bury(lease, settled, reason, lease.delivery_count)
+        return True
+
+    def _bury(self, lease: Lease, bits: int, reason: Reason, delivery_count: int) -> None:
+        if self._policy.dead_letters:
+            for start, length in runs_of(bits):
+                self._put_span(DEAD, Span(lease.first + start, length, delivery_count, reason))
+                self.head.dead += length
+
+    def hold(self, lease: Lease, dues: dict[int, int]) -> bool:
+        """Put messages aside until they are due; ``dues`` by their bits' numbers, ascending."""
+        settled = self._settle(lease, sum(1 << bit for bit in dues))
+        if settled is None:
+            return False
+        head = self.head
+        run: Span | None = None
+        run_due = NEVER
+        for bit, due in dues.items():
+            if not settled >> bit & 1:
+                continue
+            due = min(max(due, 0), NEVER - 1)
+            offset = lease.first + bit
+            if run is not None and run_due == due and run.end == offset:
+                run = run._replace(length=run.length + 1)
+            else:
+                run, run_due = Span(offset, 1, lease.delivery_count), due
+            self._rows.put(held_key(self._key, run_due, run.first), run.pack())
+            head.held += 1
+            head.next_due = min(head.next_due, due)
+        return True
+
+    def _settle(self, lease: Lease, bits: int) -> int | None:
+        """Set bits of a lease, and return those that were not set; None where it has ended."""
+        key = lease_key(self._key, lease.first, lease.number)
+        data = self._rows.get(key)
+        if data is None:
+            return None
+        stored = Lease.unpack(key, data)
+        bits &= stored.open_bits
+        rest = stored._replace(settled=stored.settled | bits)
+        if rest.open_bits:
+            self._rows.put(key, rest.pack())
+        else:
+            self._rows.delete(key)
+        self._settled(bits.bit_count())
+        return bits
+
+    def _settled(self, count: int) -> None:
+        head = self.head
+        head.unacked -= count
+        if not head.unacked:
+            head.earliest_deadline = NEVER
+
+    def _put_span(self, kind: bytes, span: Span) -> None:
+        """Store a span, joined with its neighbours where these are alike."""
+        before = self._rows.before(offset_key(self._key, kind, span.first), self._key + kind)
+        if before is not None:
+            other = Span.unpack(unpack_offset(before[0]), before[1])
+            if other.end == span.first and other[2:] == span[2:]:
+                span = other._replace(length=other.length + span.length)
+        behind = offset_key(self._key, kind, span.end)
+        data = self._rows.get(behind)
+        if data is not None:
+            other = Span.unpack(span.end, data)
+            if other[2:] == span[2:]:
+                self._rows.delete(behind)
+                span = span._replace(length=span.length + other.length)
+        self._rows.put(offset_key(self._key, kind, span.first), span.pack())
+
+    def _left(self, first: int, count: int) -> None:
+        """Messages that were ready are not any more."""
+        if self._sizes is not None:
+            self.head.ready_bytes -= self._sizes(first, count)
+
+    # Ends of leases ---------------------------------------------------------------------------
+
+    def end_session(self, session: bytes) -> int:
+        """Take back what a session holds that has ended; returns how many messages it were."""
+        return self._end_leases(lambda lease: lease.session == session)
+
+    def end_overdue(self, boottime_ms: int) -> int:
+        """Take back the leases whose time is up; returns how many messages it were."""
+        if boottime_ms < self.head.earliest_deadline:
+            return 0
+        return self._end_leases(lambda lease: lease.deadline <= boottime_ms)
+
+    def _end_leases(self, ends: Callable[[Lease], bool]) -> int:
+        ended = []
+        deadline = NEVER
+        for lease in self.leases():
+            if ends(lease):
+                ended.append(lease)
+            else:
+                deadline = min(deadline, lease.deadline)
+        count = 0
+        for lease in ended:
+            self._rows.delete(lease_key(self._key, lease.first, lease.number))
+            self._come_back(lease, lease.open_bits, True)
+            count += lease.open_bits.bit_count()
+        self.head.earliest_deadline = deadline
+        self._settled(count)
+        return count
+
+    # What is ready ----------------------------------------------------------------------------
+
+    def added(self, size: int) -> None:
+        """Bodies of ``size`` bytes were appended to a log whose bytes are counted."""
+        self.head.ready_bytes += size
+
+    def purge(self, log_end: int) -> int:
+        """Drop all that waits, held messages included; returns how many it were."""
+        head = self.head
+        count = head.ready(log_end) + head.held
+        for kind in (RETURNED, HELD):
+            for key, _ in list(self._rows.items(self._key + kind)):
+                self._rows.delete(key)
+        head.returned = head.held = head.ready_bytes = 0
+        head.next_due = NEVER
+        head.cursor = max(head.cursor, log_end)
+        return count
+
+    def drop_head(self, most: int, *, log_end: int, reason: Reason) -> int:
+        """Let the first messages that are ready be dead; returns how many it were."""
+        head = self.head
+        spans = self._take_returned(most) if head.returned else []
+        most -= sum(span.length for span in spans)
+        count = min(most, log_end - head.cursor)
+        if count > 0:
+            self._left(head.cursor, count)
+            spans.append(Span(head.cursor, count, 0))
+            head.cursor += count
+        for span in spans:
+            if self._policy.dead_letters:
+                self._put_span(DEAD, span._replace(reason=reason))
+                head.dead += span.length
+        return sum(span.length for span in spans)
+
+    def waiting(self, most: int, *, log_end: int, now_ms: int) -> list[Span]:
+        """What ``take`` would lease, up to ``most`` messages."""
+        spans = self._first(RETURNED, most) if self.head.returned else []
+        most -= sum(span.length for span in spans)
+        if most > 0 and self.head.next_due <= now_ms:
+            due = [span for _, span in self._due(most, now_ms)]
+            most -= sum(span.length for span in due)
+            spans += due
+        if most > 0 and log_end > self.head.cursor:
+            spans.append(Span(self.head.cursor, min(most, log_end - self.head.cursor), 0))
+        if most < 0:
+            spans[-1] = spans[-1]._replace(length=spans[-1].length + most)
+        return spans
+
+    def due_count(self, now_ms: int) -> int:
+        """How many held messages are due."""
+        if self.head.next_due > now_ms:
+            return 0
+        return sum(span.length for _, span in self._due(NEVER, now_ms))
+
+    # What is dead -----------------------------------------------------------------------------
+
+    def dead_spans(self, most: int) -> list[Span]:
+        """The first spans that are to be dead-lettered."""
+        spans = islice(self._rows.items(self._key + DEAD), most)
+        return [Span.unpack(unpack_offset(key), value) for key, value in spans]
+
+    def forget_dead(self, span: Span) -> None:
+        """The first messages of a dead span are dead-lettered."""
+        key = offset_key(self._key, DEAD, span.first)
+        data = self._rows.get(key)
+        if data is None:
+            return
+        stored = Span.unpack(span.first, data)
+        count = min(span.length, stored.length)
+        self._rows.delete(key)
+        if count < stored.length:
+            rest = stored._replace(first=stored.first + count, length=stored.length - count)
+            self._rows.put(offset_key(self._key, DEAD, rest.first), rest.pack())
+        self.head.dead -= count
+
+    # Looking ----------------------------------------------------------------------------------
+
+    def leases(self) -> Iterator[Lease]:
+        """All leases, by their first offsets."""
+        for key, value in list(self._rows.items(self._key + LEASED)):
+            yield Lease.unpack(key, value)
+
+    def spans(self, kind: bytes) -> Iterator[Span]:
+        """All spans of a kind, by their first offsets."""
+        for key, value in self._rows.items(self._key + kind):
+            yield Span.unpack(unpack_offset(key), value)
+
+    def held(self) -> Iterator[tuple[int, Span]]:
+        """All held spans, with the times at which they are due, the earliest first."""
+        return self._due(NEVER, NEVER)
+
+    def outstanding(self) -> list[Span]:
+        """All that is below the cursor and not settled, in order; delivered messages count as
+        having come back, and held ones as not held: what is seen of them says so again."""
+        spans = [
+            Span(lease.first + start, count, lease.delivery_count + 1)
+            for lease in self.leases()
+            for start, count in runs_of(lease.open_bits)
+        ]
+        spans += self.spans(RETURNED)
+        spans += (span for _, span in self.held())
+        spans += self.spans(DEAD)
+        return joined(sorted(spans))
+
+    def restore(self, cursor: int, spans: list[Span], log_end: int) -> None:
+        """Begin with what ``outstanding`` told once, cut back to the log's end, in a ledger that
+        has no rows."""
+        head = self.head
+        head.cursor = min(cursor, log_end)
+        head.restart_end = log_end
+        for span in spans:
+            span = span._replace(length=min(span.length, head.cursor - span.first))
+            if span.length <= 0:
+                continue
+            if span.reason:
+                self._rows.put(offset_key(self._key, DEAD, span.first), span.pack())
+                head.dead += span.length
+            else:
+                self._rows.put(offset_key(self._key, RETURNED, span.first), span.pack())
+                head.returned += span.length
+                if self._sizes is not None:
+                    head.ready_bytes += self._sizes(span.first, span.length)
+        if self._sizes is not None:
+            head.ready_bytes += self._sizes(head.cursor, log_end - head.cursor)
+
+
+def joined(spans: list[Span]) -> list[Span]:
+    """Neighbours that are alike as one; ``spans`` are in order."""
+    result: list[Span] = []
+    for span in spans:
+        last = result[-1] if result else None
+        if last is not None and last.end == span.first and last[2:] == span[2:]:
+            result[-1] = last._replace(length=last.length + span.length)
+        else:
+            result.append(span)
+    return result
+
+
+def bits_between(lease: Lease, first: int, end: int) -> int:
+    """The bits of a lease's offsets from ``first`` to before ``end``."""
+    start = max(first, lease.first)
+    return bits_of(start - lease.first, max(0, min(end, lease.first + lease.length) - start))
