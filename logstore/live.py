@@ -25,6 +25,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from logstore import fork
 from logstore.clock import Clock
@@ -44,6 +45,8 @@ RECORD_TABLE = "live"
 _RECORD = b"current"
 _LOCK = "lock"
 _LOCK_SECONDS = 60.0
+
+_T = TypeVar("_T")
 
 Restored = Mapping[str, Mapping[bytes, bytes]]
 """Tables, and what stands in them."""
@@ -110,6 +113,34 @@ class Live:
             return
         with self._locked(), environment.transaction(write=True) as transaction:
             yield Tables(environment.handle, transaction)
+
+    def read(self, action: Callable[[Tables], _T]) -> _T:
+        """What ``action`` makes of the tables, as they are at one moment."""
+        environment = self._opened()
+        if environment is None:
+            return action(Tables(None, None))
+        return environment.run(lambda one: action(Tables(environment.handle, one)))
+
+    def write(self, action: Callable[[Tables], _T]) -> _T:
+        """``action`` in a write transaction, committed unless it raises: a ``transaction`` for
+        what is done for each delivery, in half the time."""
+        if self._read_only:
+            raise ReadOnlyError(f"{self._directory}: the store was opened for reading only")
+        environment = self._opened()
+        lock = self._lock
+        assert environment is not None
+        assert lock is not None
+        self._check_open()
+        if lock.mutex.locked():  # otherwise not asked: a call less
+            lock.threads()
+        with lock.mutex:
+            try:
+                lock.acquire()
+                return environment.run(
+                    lambda one: action(Tables(environment.handle, one)), write=True
+                )
+            finally:
+                lock.release()
 
     def usable(self) -> bool:
         """Whether there is one, or one can be made."""

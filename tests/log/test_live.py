@@ -14,6 +14,7 @@ from logstore import ClosedError, LockTimeoutError, ReadOnlyError
 from logstore.live import Live, Restored
 from logstore.metadata import Metadata
 from logstore.segments.files import DiskFiles
+from logstore.tables import Tables
 
 from .support import BOOT, OTHER_BOOT, SpyFiles, StillClock, run_script
 
@@ -213,3 +214,43 @@ def test_all_who_keep_something_in_it_restore_their_own(tmp_path: Path) -> None:
             assert list(tables.items("u")) == [(b"b", b"")]
         with metadata.transaction() as tables:
             assert [*tables.items("m"), *tables.items("n")] == [(b"x", b"1"), (b"y", b"2")]
+
+
+def test_what_an_action_raises_is_not_committed(tmp_path: Path) -> None:
+    with opened(tmp_path) as (live, _):
+
+        def act(tables: Tables) -> int:
+            tables.put("t", b"a", b"1")
+            return tables.number
+
+        number = live.write(act)
+        assert live.read(lambda tables: tables.get("t", b"a")) == b"1"
+
+        def fail(tables: Tables) -> None:
+            tables.put("t", b"b", b"2")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            live.write(fail)
+        assert keys(live) == [b"a"]
+        assert live.number() == number
+    with pytest.raises(ClosedError):
+        live.write(act)
+    with opened(tmp_path, read_only=True) as (live, _):
+        assert live.read(lambda tables: tables.get("t", b"a")) == b"1"
+        with pytest.raises(ReadOnlyError):
+            live.write(act)
+
+
+def test_an_action_waits_for_a_writer_that_was_stopped_no_longer_than_a_block(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as (live, _):
+        put(live, b"a")
+        lock = DiskFiles().lock(str(tmp_path / "live" / "lock"))
+        lock.acquire()
+        with pytest.raises(LockTimeoutError, match="is it stopped"):
+            live.write(lambda tables: tables.put("t", b"b", b""))
+        lock.close()
+        live.write(lambda tables: tables.put("t", b"b", b""))
+        assert keys(live) == [b"a", b"b"]

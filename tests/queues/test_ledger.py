@@ -20,8 +20,7 @@ from logstore.queues.ledger_rows import (
     offset_key,
     runs_of,
 )
-
-from .memory_rows import MemoryRows
+from logstore.queues.memory_rows import MemoryRows
 
 KEY = bytes(17)
 SESSION = b"s" * 16

@@ -25,7 +25,7 @@ from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
 from logstore.queues.ledger_rows import DEAD, NEVER, RETURNED, Head, Lease, Reason, Rows, Span
 
-from .memory_rows import Dropped, LmdbTable, MemoryTable
+from .tables_support import Dropped, LmdbTable, MemoryTable
 
 KEY = b"q" * 16 + b"\0"
 OTHER_KEYS = (b"q" * 16 + b"\1", b"p" * 16 + b"\xff", b"r" * 16 + b"\0")

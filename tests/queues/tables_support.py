@@ -1,8 +1,7 @@
-"""An ordered table in memory, whose transactions can be dropped."""
+"""Ordered tables, in memory and in LMDB, whose transactions can be dropped."""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,38 +9,8 @@ from pathlib import Path
 import lmdb
 
 from logstore.queues.ledger_rows import Rows
+from logstore.queues.memory_rows import MemoryRows
 from logstore.tables import Table
-
-
-class MemoryRows:
-    """The rows of a transaction, in order."""
-
-    def __init__(self, content: dict[bytes, bytes]) -> None:
-        self.content = content
-        self.keys = sorted(content)
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.content.get(key)
-
-    def put(self, key: bytes, value: bytes) -> None:
-        if key not in self.content:
-            bisect.insort(self.keys, key)
-        self.content[key] = value
-
-    def delete(self, key: bytes) -> None:
-        if self.content.pop(key, None) is not None:
-            del self.keys[bisect.bisect_left(self.keys, key)]
-
-    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key in self.keys[bisect.bisect_left(self.keys, prefix) :]:
-            if not key.startswith(prefix):
-                return
-            yield key, self.content[key]
-
-    def before(self, key: bytes, prefix: bytes) -> tuple[bytes, bytes] | None:
-        place = bisect.bisect_left(self.keys, key)
-        found = self.keys[place - 1] if place else b""
-        return (found, self.content[found]) if place and found.startswith(prefix) else None
 
 
 class Dropped(Exception):  # noqa: N818 - it is no error
