@@ -424,21 +424,22 @@ class Ledger:
         spans += self.spans(DEAD)
         return joined(sorted(spans))
 
-    def restore(self, cursor: int, spans: list[Span], log_end: int) -> None:
-        """Begin with what ``outstanding`` told once, cut back to the log's end, in a ledger that
-        has no rows."""
+    def restore(self, cursor: int, spans: list[Span], log_start: int, log_end: int) -> None:
+        """Begin with what ``outstanding`` told once, as far as the log still has it, in a ledger
+        that has no rows."""
         head = self.head
-        head.cursor = min(cursor, log_end)
+        head.cursor = max(log_start, min(cursor, log_end))
         head.restart_end = log_end
         for span in spans:
-            span = span._replace(length=min(span.length, head.cursor - span.first))
+            first = max(span.first, log_start)
+            span = span._replace(first=first, length=min(span.end, head.cursor) - first)
             if span.length <= 0:
                 continue
+            kind = DEAD if span.reason else RETURNED
+            self._rows.put(offset_key(self._key, kind, span.first), span.pack())
             if span.reason:
-                self._rows.put(offset_key(self._key, DEAD, span.first), span.pack())
                 head.dead += span.length
             else:
-                self._rows.put(offset_key(self._key, RETURNED, span.first), span.pack())
                 head.returned += span.length
                 if self._sizes is not None:
                     head.ready_bytes += self._sizes(span.first, span.length)

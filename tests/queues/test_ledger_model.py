@@ -353,7 +353,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for key, _ in list(rows.items(KEY)):
                 rows.delete(key)
             ledger = Ledger(rows, KEY, Head(next_lease=next_lease), sizes=sizes)
-            ledger.restore(cursor, spans, end)
+            ledger.restore(cursor, spans, 0, end)
             ledger.save(self.number)
 
         if not self.transaction(act, crash=crash):

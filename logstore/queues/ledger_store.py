@@ -1,0 +1,296 @@
+"""Ledgers on disk: in ``live`` at once, in ``meta`` from time to time.
+
+A command to a ledger is a transaction in ``live``, which survives the end of the process. A
+*checkpoint* puts what a ledger has come to into ``meta``, where it survives a power cut. **It never
+leads the log**: before ``meta`` names a cursor, the log is synced up to it. Order of a checkpoint:
+the ledger is read; the log synced; ``meta`` written, which is its commit point. A crash before it
+leaves the checkpoint of before.
+
+Two processes may take checkpoints at once: the number of the transaction in ``live`` that changed
+the ledger says which is the later one, and ``meta`` keeps that.
+
+When ``live`` is lost, each ledger is made of its checkpoint by whoever opens its log first, which
+everybody does before he appends to it or takes from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+from logstore.errors import FormatError, LogstoreError, UnknownQueueError
+from logstore.live import Live, Restored
+from logstore.log import PartitionLog
+from logstore.metadata import Metadata
+from logstore.queues.ledger import Ledger, Policy, Sizes
+from logstore.queues.ledger_rows import Head, Rows, Span
+from logstore.queues.memory_rows import MemoryRows
+from logstore.tables import Tables
+
+__all__ = ["Checkpoint", "Ledgers", "LogLedger"]
+
+_log = logging.getLogger("logstore")
+_T = TypeVar("_T")
+
+LEDGERS = "queue-ledgers"
+"""In ``live``: rows of ledgers, and of queues."""
+CONSUMERS = "queue-consumers"
+"""In ``live``: who consumes from which queue."""
+CHECKPOINTS = "queue-checkpoints"
+"""In ``meta``: by a ledger's key, what it had come to."""
+
+_CHECKPOINT = struct.Struct(">QQQ")
+_SPAN = struct.Struct(">QQIB")
+
+
+class Checkpoint(NamedTuple):
+    """What a ledger had come to."""
+
+    number: int
+    """Of the transaction in ``live`` that had changed it last; 0: of another live environment."""
+    cursor: int
+    next_lease: int
+    spans: list[Span]
+    """What was outstanding below the cursor."""
+
+    def pack(self) -> bytes:
+        """The row's value."""
+        spans = [_SPAN.pack(*span) for span in self.spans]
+        return _CHECKPOINT.pack(self.number, self.cursor, self.next_lease) + b"".join(spans)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Checkpoint:
+        """The opposite; raises FormatError."""
+        size = _CHECKPOINT.size
+        try:
+            number, cursor, next_lease = _CHECKPOINT.unpack(data[:size])
+            spans = [Span(*fields) for fields in _SPAN.iter_unpack(data[size:])]
+        except struct.error as error:
+            raise FormatError("a ledger's checkpoint is broken", found=error) from error
+        return cls(number, cursor, next_lease, spans)
+
+    def cut(self, end: int) -> Checkpoint:
+        """The same without what lies at ``end`` or beyond."""
+        cursor = min(self.cursor, end)
+        kept = [span for span in self.spans if span.first < cursor]
+        spans = [span._replace(length=min(span.length, cursor - span.first)) for span in kept]
+        return self._replace(cursor=cursor, spans=spans)
+
+
+class Ledgers:
+    """The ledgers of a store. Usable from many threads."""
+
+    def __init__(self, live: Live, metadata: Metadata) -> None:
+        self._live = live
+        self._metadata = metadata
+        live.restorers.append(self._restore)
+
+    def _restore(self) -> tuple[Restored, Restored]:
+        """Nothing is made of the checkpoints yet: that takes opening their logs. But the numbers
+        of the new environment begin at 1."""
+        with self._metadata.transaction() as meta:
+            rows = list(meta.items(CHECKPOINTS))
+        return {}, {
+            CHECKPOINTS: {
+                key: Checkpoint.unpack(data)._replace(number=0).pack() for key, data in rows
+            }
+        }
+
+    def number(self) -> int:
+        """The number of the last transaction in ``live``, whatever it was about."""
+        return self._live.number()
+
+    def exist(self) -> bool:
+        """Whether there is a live environment that can be read."""
+        return self._live.exists() and self._live.usable()
+
+    def read(self, action: Callable[[Rows], _T]) -> _T:
+        """What ``action`` makes of the rows of all ledgers, as they are at one moment."""
+        return self._live.read(lambda tables: action(tables.table(LEDGERS)))
+
+    def write(self, action: Callable[[Rows, int], _T]) -> _T:
+        """``action``, given the rows and the transaction's number, in a transaction that is
+        committed unless it raises."""
+
+        def act(tables: Tables) -> _T:
+            return action(tables.table(LEDGERS, write=True), tables.number)
+
+        return self._live.write(act)
+
+    def read_consumers(self, action: Callable[[Rows, Rows], _T]) -> _T:
+        """The same as ``read``, with the rows of consumers, too."""
+        return self._live.read(
+            lambda tables: action(tables.table(LEDGERS), tables.table(CONSUMERS))
+        )
+
+    def write_consumers(self, action: Callable[[Rows, Rows, int], _T]) -> _T:
+        """The same as ``write``, with the rows of consumers, too."""
+
+        def act(tables: Tables) -> _T:
+            rows, consumers = (tables.table(name, write=True) for name in (LEDGERS, CONSUMERS))
+            return action(rows, consumers, tables.number)
+
+        return self._live.write(act)
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def saved(self, key: bytes) -> Checkpoint | None:
+        """A ledger's checkpoint, if it has one."""
+        with self._metadata.transaction() as meta:
+            data = meta.get(CHECKPOINTS, key)
+        return None if data is None else Checkpoint.unpack(data)
+
+    def save_cut(self, key: bytes, end: int) -> None:
+        """Cut a checkpoint of another live environment back to its log's end, on stable storage."""
+        with self._metadata.transaction(write=True) as meta:
+            data = meta.get(CHECKPOINTS, key)
+            if data is not None and (found := Checkpoint.unpack(data)).number == 0:
+                meta.put(CHECKPOINTS, key, found.cut(end).pack())
+
+    def checkpoint(self, ledgers: Iterable[LogLedger], *, tolerant: bool = True) -> None:
+        """Take a checkpoint of those ledgers that have changed since their last one. With
+        ``tolerant`` a log that cannot be synced keeps the one that it has; otherwise its error is
+        raised."""
+        changed = [one for one in ledgers if one.is_changed()]
+        if not changed:
+            return
+        found = self.read(lambda rows: [(one, one.snapshot(rows)) for one in changed])
+        safe = []
+        for ledger, checkpoint in found:
+            try:
+                if checkpoint is not None:
+                    safe.append((ledger, checkpoint.cut(ledger.sync(checkpoint.cursor))))
+            except (LogstoreError, OSError) as error:
+                if not tolerant:
+                    raise
+                _log.warning("no checkpoint of a ledger: %s", error)
+        if not safe:
+            return
+        with self._metadata.transaction(write=True) as meta:
+            for ledger, checkpoint in safe:
+                data = meta.get(CHECKPOINTS, ledger.key)
+                if data is None or Checkpoint.unpack(data).number <= checkpoint.number:
+                    meta.put(CHECKPOINTS, ledger.key, checkpoint.pack())
+        for ledger, checkpoint in safe:
+            ledger.saved_number = checkpoint.number
+
+    def forget(self, queue_id: bytes) -> None:
+        """Remove all that is known of a queue that was deleted."""
+        if self._live.exists():
+
+            def forget(rows: Rows, consumers: Rows, _: int) -> None:
+                for table in (rows, consumers):
+                    for key, _value in list(table.items(queue_id)):
+                        table.delete(key)
+
+            self.write_consumers(forget)
+        with self._metadata.transaction(write=True) as meta:
+            for key, _ in list(meta.items(CHECKPOINTS, queue_id)):
+                meta.delete(CHECKPOINTS, key)
+
+
+class LogLedger:
+    """The ledger of one log. Usable from many threads."""
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        key: bytes,
+        log: PartitionLog,
+        *,
+        policy: Policy,
+        sizes: Sizes | None,
+        durable: bool,
+    ) -> None:
+        """``sizes`` where ready bytes are counted; without ``durable`` there are no checkpoints."""
+        self._ledgers = ledgers
+        self.key = key
+        self.log = log
+        self._policy = policy
+        self._sizes = sizes
+        self._durable = durable
+        self.saved_number = -1
+        """The transaction in ``live`` that the last checkpoint, as far as known, is of."""
+
+    def load(self, rows: Rows) -> Ledger:
+        """The ledger, in a transaction. Raises UnknownQueueError when it is gone, and the queue
+        with it."""
+        data = rows.get(self.key)
+        if data is None:
+            raise UnknownQueueError(f"{self.log.directory}: the queue was deleted")
+        return Ledger(rows, self.key, Head.unpack(data), self._policy, self._sizes)
+
+    def prepare(self) -> None:
+        """Make the ledger, of its checkpoint if it has one, unless it is there: to be called before
+        anybody appends to the log or takes from it.
+
+        Commit point: that of the transaction in ``live``. A checkpoint that is beyond the log's end
+        is cut back before it, on stable storage: otherwise, after another power cut, what is
+        appended from now on would count as settled.
+        """
+        if self._ledgers.read(lambda rows: rows.get(self.key)) is not None:
+            return
+        saved = self._ledgers.saved(self.key)
+        end = self.log.log_end_offset
+        if saved is not None and saved.number == 0 and saved.cut(end) != saved:
+            _log.warning(
+                "%s: a ledger's checkpoint at %d was cut back to the log's end, %d",
+                self.log.directory,
+                saved.cursor,
+                end,
+            )
+            self._ledgers.save_cut(self.key, end)
+
+        def make(rows: Rows, number: int) -> None:
+            if rows.get(self.key) is None:
+                self._restored(rows, saved).save(number)
+
+        self._ledgers.write(make)
+
+    def _restored(self, rows: Rows, saved: Checkpoint | None) -> Ledger:
+        start, end = self.log.log_start_offset, self.log.log_end_offset
+        saved = saved or Checkpoint(0, start, 1, [])
+        ledger = Ledger(
+            rows, self.key, Head(next_lease=saved.next_lease), self._policy, self._sizes
+        )
+        ledger.restore(saved.cursor, saved.spans, start, end)
+        return ledger
+
+    def looked_at(self, action: Callable[[Ledger], _T]) -> _T:
+        """What ``action`` makes of the ledger as it is; where there is none yet, and none may be
+        made, of what it would begin with."""
+
+        def look(rows: Rows) -> _T:
+            if rows.get(self.key) is not None:
+                return action(self.load(rows))
+            return action(self._restored(MemoryRows(), self._ledgers.saved(self.key)))
+
+        return self._ledgers.read(look)
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def is_changed(self) -> bool:
+        """Whether there is something that the last checkpoint has not got, for all one knows."""
+        if not self._durable:
+            return False
+        if self.saved_number < 0:
+            saved = self._ledgers.saved(self.key)
+            self.saved_number = 0 if saved is None else saved.number
+        data = self._ledgers.read(lambda rows: rows.get(self.key))
+        return data is not None and Head.unpack(data).number != self.saved_number
+
+    def snapshot(self, rows: Rows) -> Checkpoint | None:
+        """What a checkpoint would say; None where the ledger is gone."""
+        if rows.get(self.key) is None:
+            return None
+        ledger = self.load(rows)
+        head = ledger.head
+        return Checkpoint(head.number, head.cursor, head.next_lease, ledger.outstanding())
+
+    def sync(self, offset: int) -> int:
+        """Sync the log if it is not up to ``offset``, and return up to where it is now."""
+        if self.log.synced_offset < offset:
+            self.log.flush()
+        return self.log.synced_offset
