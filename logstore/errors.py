@@ -24,6 +24,7 @@ The tree::
     ├── PreconditionFailedError          declared otherwise before, in use, or not empty
     ├── AccessRefusedError               not for clients: reserved names, internal exchanges
     ├── ResourceLockedError              an exclusive queue of another session
+    ├── LeaseExpiredError                a message was settled that may be somebody else's by now
     └── PublishError                     not every message of a publish is in all its queues
         ├── UnroutableError              a mandatory message that no queue gets
         └── NackedError                  a queue refused a message, since it is full
@@ -53,6 +54,7 @@ __all__ = [
     "GroupNotEmptyError",
     "IllegalGenerationError",
     "InvalidInputError",
+    "LeaseExpiredError",
     "LimitError",
     "LockTimeoutError",
     "LogstoreError",
@@ -165,6 +167,11 @@ class AccessRefusedError(LogstoreError):
 
 class ResourceLockedError(LogstoreError):
     """The queue is exclusive, and belongs to another session."""
+
+
+class LeaseExpiredError(LogstoreError):
+    """A message was acknowledged, or given back, whose lease had ended: its holder was too slow. It
+    was delivered again, or will be."""
 
 
 class PublishError(LogstoreError):

@@ -174,7 +174,6 @@ class PartitionLog:
 
     def close(self, *, deleted: bool = False) -> None:
         """Sync what is not, note that it was, and let go of everything; closing twice is allowed.
-
         After the last handle's close the next opening scans nothing, unless a killed process left
         something: a handle that wrote nothing does not sync for others. ``deleted``: its topic
         was deleted, as all are told who use the handle from now on."""
@@ -381,7 +380,6 @@ class PartitionLog:
         self, *, force: bool = False, report: Callable[[int], None] | None = None
     ) -> CompactionResult:
         """Compact the log if it is due, or with ``force`` if anything in it is dirty.
-
         ``report`` is called with numbers of bytes as they are dealt with. Raises InvalidInputError
         for a log that is not compacted, LockTimeoutError when somebody else is at it.
         """
@@ -395,6 +393,10 @@ class PartitionLog:
         """Move the log start offset up to ``before``, never back, delete the segments wholly below
         it, and return where it is now. Raises OffsetOutOfRangeError beyond the log's end."""
         return self._upkeep.delete_records(before)
+
+    def drop_segments(self, bases: Sequence[int]) -> list[int]:
+        """Delete closed segments, also in the middle; return the bases of those that were there."""
+        return self._upkeep.drop_segments(bases)
 
     def truncate(self, to: int) -> None:
         """Cut the log so that it ends at ``to``; a batch that straddles it loses its end.

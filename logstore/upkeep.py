@@ -11,7 +11,7 @@ import collections
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from logstore.appending import check_offset
@@ -126,6 +126,30 @@ class Upkeep:
             if before > state.log_start_offset:
                 self._move_start(writer, before)
             return max(before, state.log_start_offset)
+
+    def drop_segments(self, bases: Sequence[int]) -> list[int]:
+        """Delete closed segments, also in the middle of the log, and return which were there.
+
+        Commit point, of each segment: the rename of its log (``structure.delete_segments``). A
+        crash before it leaves the segment, perhaps without indexes; after it, a gap.
+        """
+        with self._locked() as writer:
+            state = writer.enter()
+            present = list_segments(self._files, self._directory)
+            doomed = [b for b in present if b in set(bases) and b != state.active_base]
+            if not doomed:
+                return []
+            kept = [base for base in present if base not in doomed]
+            if kept[0] > present[0]:
+                # What is in front of the first one that stays is a matter of the log's start.
+                self._move_start(writer, max(kept[0], state.log_start_offset))
+                doomed_inside = [base for base in doomed if base > kept[0]]
+            else:
+                doomed_inside = doomed
+            if doomed_inside:
+                with writer.restructure():
+                    delete_segments(self._files, self._directory, doomed_inside)
+            return doomed
 
     def _roll(self, writer: LogWriter, state: LogState, doomed: list[SegmentInfo]) -> None:
         """Roll the active segment; where there is no room for that, the older ones go first."""

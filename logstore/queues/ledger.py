@@ -96,6 +96,7 @@ class Ledger:
         offsets first; then held ones that are due, the earliest first; then those at the cursor.
         """
         head = self.head
+        self.count_to(log_end)
         spans: list[Span] = []
         if head.returned:
             spans = self._take_returned(most)
@@ -322,9 +323,21 @@ class Ledger:
 
     # What is ready ----------------------------------------------------------------------------
 
-    def added(self, size: int) -> None:
-        """Bodies of ``size`` bytes were appended to a log whose bytes are counted."""
-        self.head.ready_bytes += size
+    def added(self, first: int, end: int, size: int) -> None:
+        """Messages at ``first`` to before ``end``, whose bodies have ``size`` bytes, were appended
+        to a log whose bytes are counted."""
+        self.count_to(first)
+        if first == self.head.counted_end:
+            self.head.ready_bytes += size
+            self.head.counted_end = end
+
+    def count_to(self, log_end: int) -> None:
+        """Count the bytes of what was appended, where they are counted, and whoever appended it
+        has not come to it."""
+        head = self.head
+        if self._sizes is not None and log_end > head.counted_end:
+            head.ready_bytes += self._sizes(head.counted_end, log_end - head.counted_end)
+            head.counted_end = log_end
 
     def purge(self, log_end: int) -> int:
         """Drop all that waits, held messages included; returns how many it were."""
@@ -336,11 +349,13 @@ class Ledger:
         head.returned = head.held = head.ready_bytes = 0
         head.next_due = NEVER
         head.cursor = max(head.cursor, log_end)
+        head.counted_end = max(head.counted_end, log_end)
         return count
 
     def drop_head(self, most: int, *, log_end: int, reason: Reason) -> int:
         """Let the first messages that are ready be dead; returns how many it were."""
         head = self.head
+        self.count_to(log_end)
         spans = self._take_returned(most) if head.returned else []
         most -= sum(span.length for span in spans)
         count = min(most, log_end - head.cursor)
@@ -443,8 +458,8 @@ class Ledger:
                 head.returned += span.length
                 if self._sizes is not None:
                     head.ready_bytes += self._sizes(span.first, span.length)
-        if self._sizes is not None:
-            head.ready_bytes += self._sizes(head.cursor, log_end - head.cursor)
+        head.counted_end = head.cursor
+        self.count_to(log_end)
 
 
 def joined(spans: list[Span]) -> list[Span]:

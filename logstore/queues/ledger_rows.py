@@ -65,6 +65,7 @@ _HEAD = struct.Struct(
     "q"  # a time before which no lease ends
     "Q"  # the log's end when the machine had been restarted
     "q"  # bytes of all messages that are ready, where they are counted
+    "Q"  # the offset up to which they are counted
     "Q"  # number of the transaction that changed the ledger last
 )
 _LEASE = struct.Struct(
@@ -119,6 +120,7 @@ class Head:
     """What is known of a ledger at a glance."""
 
     __slots__ = (
+        "counted_end",
         "cursor",
         "dead",
         "earliest_deadline",
@@ -144,6 +146,7 @@ class Head:
         earliest_deadline: int = NEVER,
         restart_end: int = 0,
         ready_bytes: int = 0,
+        counted_end: int = 0,
         number: int = 0,
     ) -> None:
         self.cursor = cursor
@@ -162,6 +165,8 @@ class Head:
         """The log's end when the ledger was restored: transient messages below it are gone."""
         self.ready_bytes = ready_bytes
         """The bytes of the bodies that wait to be taken, where somebody counts them."""
+        self.counted_end = counted_end
+        """Those of messages below it are counted. (A killed publisher may not have come to it.)"""
         self.number = number
         """The number of the transaction that changed the ledger last."""
 
@@ -183,6 +188,7 @@ class Head:
             self.earliest_deadline,
             self.restart_end,
             self.ready_bytes,
+            self.counted_end,
             self.number,
         )
 

@@ -29,7 +29,7 @@ from logstore.queues.ledger_rows import Head, Rows, Span
 from logstore.queues.memory_rows import MemoryRows
 from logstore.tables import Tables
 
-__all__ = ["Checkpoint", "Ledgers", "LogLedger"]
+__all__ = ["Changes", "Checkpoint", "Ledgers", "LogLedger"]
 
 _log = logging.getLogger("logstore")
 _T = TypeVar("_T")
@@ -106,31 +106,22 @@ class Ledgers:
         """Whether there is a live environment that can be read."""
         return self._live.exists() and self._live.usable()
 
-    def read(self, action: Callable[[Rows], _T]) -> _T:
-        """What ``action`` makes of the rows of all ledgers, as they are at one moment."""
-        return self._live.read(lambda tables: action(tables.table(LEDGERS)))
-
-    def write(self, action: Callable[[Rows, int], _T]) -> _T:
-        """``action``, given the rows and the transaction's number, in a transaction that is
-        committed unless it raises."""
-
-        def act(tables: Tables) -> _T:
-            return action(tables.table(LEDGERS, write=True), tables.number)
-
-        return self._live.write(act)
-
-    def read_consumers(self, action: Callable[[Rows, Rows], _T]) -> _T:
-        """The same as ``read``, with the rows of consumers, too."""
+    def read(self, action: Callable[[Rows, Rows], _T]) -> _T:
+        """What ``action`` makes of the rows of all ledgers and queues, and of those of consumers,
+        as they are at one moment."""
         return self._live.read(
             lambda tables: action(tables.table(LEDGERS), tables.table(CONSUMERS))
         )
 
-    def write_consumers(self, action: Callable[[Rows, Rows, int], _T]) -> _T:
-        """The same as ``write``, with the rows of consumers, too."""
+    def change(self, action: Callable[[Changes], _T]) -> _T:
+        """Let ``action`` give commands to ledgers, in a transaction that is committed unless it
+        raises."""
 
         def act(tables: Tables) -> _T:
-            rows, consumers = (tables.table(name, write=True) for name in (LEDGERS, CONSUMERS))
-            return action(rows, consumers, tables.number)
+            changes = Changes(tables)
+            result = action(changes)
+            changes.save()
+            return result
 
         return self._live.write(act)
 
@@ -156,7 +147,7 @@ class Ledgers:
         changed = [one for one in ledgers if one.is_changed()]
         if not changed:
             return
-        found = self.read(lambda rows: [(one, one.snapshot(rows)) for one in changed])
+        found = self.read(lambda rows, _: [(one, one.snapshot(rows)) for one in changed])
         safe = []
         for ledger, checkpoint in found:
             try:
@@ -180,15 +171,51 @@ class Ledgers:
         """Remove all that is known of a queue that was deleted."""
         if self._live.exists():
 
-            def forget(rows: Rows, consumers: Rows, _: int) -> None:
-                for table in (rows, consumers):
-                    for key, _value in list(table.items(queue_id)):
+            def forget(changes: Changes) -> None:
+                for table in (changes.rows, changes.consumers):
+                    for key, _ in list(table.items(queue_id)):
                         table.delete(key)
 
-            self.write_consumers(forget)
+            self.change(forget)
         with self._metadata.transaction(write=True) as meta:
             for key, _ in list(meta.items(CHECKPOINTS, queue_id)):
                 meta.delete(CHECKPOINTS, key)
+
+
+class Changes:
+    """A write transaction, and the ledgers that were loaded in it."""
+
+    __slots__ = ("_loaded", "_tables", "rows")
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._loaded: dict[LogLedger, tuple[Ledger, bytes]] = {}
+        self.rows: Rows = tables.table(LEDGERS, write=True)
+        """Of all ledgers and queues."""
+
+    @property
+    def number(self) -> int:
+        """The transaction's number."""
+        return self._tables.number
+
+    @property
+    def consumers(self) -> Rows:
+        """The rows of consumers."""
+        return self._tables.table(CONSUMERS, write=True)
+
+    def of(self, ledger: LogLedger) -> Ledger:
+        """A ledger, to be given commands; it is saved in the end if it has changed."""
+        found = self._loaded.get(ledger)
+        if found is None:
+            loaded = ledger.load(self.rows)
+            found = self._loaded[ledger] = loaded, loaded.head.pack()
+        return found[0]
+
+    def save(self) -> None:
+        """Store the heads of ledgers that have changed."""
+        for ledger, before in self._loaded.values():
+            if ledger.head.pack() != before:
+                ledger.save(self.number)
 
 
 class LogLedger:
@@ -230,7 +257,7 @@ class LogLedger:
         is cut back before it, on stable storage: otherwise, after another power cut, what is
         appended from now on would count as settled.
         """
-        if self._ledgers.read(lambda rows: rows.get(self.key)) is not None:
+        if self._ledgers.read(lambda rows, _: rows.get(self.key)) is not None:
             return
         saved = self._ledgers.saved(self.key)
         end = self.log.log_end_offset
@@ -243,11 +270,11 @@ class LogLedger:
             )
             self._ledgers.save_cut(self.key, end)
 
-        def make(rows: Rows, number: int) -> None:
-            if rows.get(self.key) is None:
-                self._restored(rows, saved).save(number)
+        def make(changes: Changes) -> None:
+            if changes.rows.get(self.key) is None:
+                self._restored(changes.rows, saved).save(changes.number)
 
-        self._ledgers.write(make)
+        self._ledgers.change(make)
 
     def _restored(self, rows: Rows, saved: Checkpoint | None) -> Ledger:
         start, end = self.log.log_start_offset, self.log.log_end_offset
@@ -262,7 +289,7 @@ class LogLedger:
         """What ``action`` makes of the ledger as it is; where there is none yet, and none may be
         made, of what it would begin with."""
 
-        def look(rows: Rows) -> _T:
+        def look(rows: Rows, _: Rows) -> _T:
             if rows.get(self.key) is not None:
                 return action(self.load(rows))
             return action(self._restored(MemoryRows(), self._ledgers.saved(self.key)))
@@ -278,7 +305,7 @@ class LogLedger:
         if self.saved_number < 0:
             saved = self._ledgers.saved(self.key)
             self.saved_number = 0 if saved is None else saved.number
-        data = self._ledgers.read(lambda rows: rows.get(self.key))
+        data = self._ledgers.read(lambda rows, _: rows.get(self.key))
         return data is not None and Head.unpack(data).number != self.saved_number
 
     def snapshot(self, rows: Rows) -> Checkpoint | None:

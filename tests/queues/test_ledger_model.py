@@ -158,11 +158,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Commands ---------------------------------------------------------------------------------
 
-    @rule(count=st.integers(1, 12))
-    def publish(self, count: int) -> None:
+    @rule(count=st.integers(1, 12), crash=CRASHES)
+    def publish(self, count: int, crash: bool) -> None:
         first = len(self.model.messages)
-        self.model.messages += [Message() for _ in range(count)]
-        self.command(lambda ledger: ledger.added(sizes(first, count)), crash=False)
+        self.model.messages += [Message() for _ in range(count)]  # and these stay, in any case
+        end = first + count
+        self.command(lambda ledger: ledger.added(first, end, sizes(first, count)), crash=crash)
 
     @rule(
         most=st.integers(1, 10),
@@ -383,6 +384,7 @@ class LedgerMachine(RuleBasedStateMachine):
             head = ledger.head
             assert (head.cursor, head.ready(end)) == (model.cursor, len(model.ready()))
             assert head.unacked == len(model.offsets("leased"))
+            ledger.count_to(end)
             assert head.ready_bytes == sum(map(size_of, model.ready()))
             assert ledger.due_count(model.now_ms) == len(model.due())
             held = [span.first + n for _, span in ledger.held() for n in range(span.length)]

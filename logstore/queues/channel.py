@@ -1,0 +1,502 @@
+"""Channels: what was delivered to an application, and what it says of it.
+
+A channel numbers what it delivers (AMQP's delivery tags), and knows of each lease which messages
+are not settled. Acknowledgements are collected, and go to the ledgers in one transaction: when
+there are 512 of them, when more messages are taken, after 5 ms (by the housekeeper), or when
+somebody asks for it. Until then the end of the process brings these messages back; after it they
+are settled.
+
+Giving a message back or up goes to the ledger at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+
+from logstore.errors import (
+    ClosedError,
+    ForkedError,
+    InvalidInputError,
+    UnknownQueueError,
+)
+from logstore.queues.deliveries import (
+    MAX_PREFETCH,
+    Delivery,
+    Holder,
+    Outcome,
+    check_prefetch,
+    late_error,
+)
+from logstore.queues.ledger import Ledger
+from logstore.queues.ledger_rows import NEVER, Reason
+from logstore.queues.ledger_store import Changes, Ledgers
+from logstore.queues.message import Message
+from logstore.queues.queue import Level, Taken, WorkQueue
+from logstore.queues.reading import Verdicts, judge
+
+__all__ = ["MAX_PENDING", "Channel"]
+
+MAX_PENDING = 512
+"""So many acknowledgements are collected at most."""
+
+_LeftOut = tuple[Taken, Delivery, Verdicts, int]
+
+_first_tag = attrgetter("first_tag")
+
+
+class Channel:
+    """Deliveries to one application. Usable from many threads."""
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        *,
+        session: bytes,
+        prefetch: int = 0,
+        alert: Callable[[], object] = lambda: None,
+        forget: Callable[[Channel], object] = lambda _: None,
+    ) -> None:
+        """``prefetch`` bounds how many messages of all its consumers together are not settled; 0:
+        nothing does. ``alert`` is called when acknowledgements begin to wait, and ``forget`` when
+        the channel was closed."""
+        check_prefetch(prefetch)
+        self.prefetch = prefetch
+        self._ledgers = ledgers
+        self._session = session
+        self._alert = alert
+        self._forget = forget
+        self._mutex = threading.RLock()
+        """Held to touch what follows."""
+        self.settled = threading.Condition(self._mutex)
+        """Notified when there is room to prefetch, and when the channel is closed."""
+        self.waiting = 0
+        """How many wait for that."""
+        self._next_tag = 1
+        self._deliveries: list[Delivery] = []
+        """Those with open messages, in order of their tags, and a few without."""
+        self.unacked = 0
+        """Messages that nobody has said anything of."""
+        self._earliest_deadline = NEVER
+        """No lease of these ends before it."""
+        self._touched: Outcome = {}
+        """Deliveries with acknowledgements that the ledgers do not know yet."""
+        self._pending = 0
+        """How many these are."""
+        self._late = 0
+        """Acknowledgements that were refused, which nobody was told of yet."""
+        self._refusal: type[ClosedError | ForkedError] | None = None
+
+    # Taking -----------------------------------------------------------------------------------
+
+    def room_for(self, holder: Holder, prefetch: int) -> int:
+        """How many more messages a consumer may be given."""
+        room = MAX_PREFETCH if not prefetch else prefetch - holder.unacked
+        if self.prefetch:
+            room = min(room, self.prefetch - self.unacked)
+        return room
+
+    def take(
+        self,
+        queue: WorkQueue,
+        holder: Holder,
+        most: int,
+        *,
+        fair: bool,
+        no_ack: bool = False,
+        only: Level | None = None,
+    ) -> list[Message]:
+        """Up to ``most`` messages of a queue, and what is left of collected acknowledgements to the
+        ledgers in the same transaction. With ``no_ack`` they are acknowledged before they are
+        returned. Raises LeaseExpiredError for acknowledgements that came too late."""
+        with self._mutex:
+            self._check_usable()
+
+            def take(changes: Changes) -> tuple[list[Delivery], list[Taken]]:
+                late = self._acknowledge(changes)
+                session = self._session
+                return late, queue.take(changes, most, session=session, fair=fair, only=only)
+
+            late, taken = self._ledgers.change(take)
+            deliveries = [Delivery(self, queue, level, lease, holder) for level, lease, _ in taken]
+            self._deliveries += deliveries
+            for delivery in deliveries:
+                holder.unacked += delivery.lease.length
+                self.unacked += delivery.lease.length
+                deadline = delivery.lease.deadline
+                self._earliest_deadline = min(self._earliest_deadline, deadline)
+                delivery.first_tag = self._next_tag
+                self._next_tag += delivery.lease.length
+            self._acknowledged(late)
+            try:
+                messages = self._read(queue, taken, deliveries, no_ack=no_ack)
+            except BaseException:
+                self._give_back({one: one.open_bits for one in deliveries}, delivered=False)
+                raise
+            return messages
+
+    def _read(
+        self,
+        queue: WorkQueue,
+        taken: Sequence[Taken],
+        deliveries: Sequence[Delivery],
+        *,
+        no_ack: bool,
+    ) -> list[Message]:
+        """The messages of new leases, without those that may not be delivered."""
+        messages: list[Message] = []
+        left_out: list[_LeftOut] = []
+        now = queue.clock.now_ms()
+        for one, delivery in zip(taken, deliveries, strict=True):
+            lease = one.lease
+            found = one.level.reader.read(lease.first, lease.length, delivery)
+            verdicts = judge(found, restart_end=one.restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
+            if verdicts is not None or len(found) < lease.length:
+                verdicts = verdicts or Verdicts((), {}, ())
+                missing = delivery.open_bits & ~delivery.bits_at(m.offset for m in found)
+                left_out.append((one, delivery, verdicts, missing))
+                unfit = {*verdicts.lost, *verdicts.held, *verdicts.expired}
+                found = [message for message in found if message.offset not in unfit]
+            messages = messages + found if messages else found
+        if left_out:
+            self._leave_out(queue, left_out)
+        if no_ack and messages:
+            for delivery in deliveries:
+                self._note_ack(delivery, delivery.open_bits)
+            self._flush()
+        return messages
+
+    def _leave_out(self, queue: WorkQueue, left_out: Iterable[_LeftOut]) -> None:
+        """Put messages aside that were leased, and may not be delivered."""
+
+        def leave_out(changes: Changes) -> None:
+            for one, delivery, verdicts, missing in left_out:
+                ledger = changes.of(delivery.level.ledger)
+                lease = delivery.lease
+                gone = missing | delivery.bits_at(iter(verdicts.lost))
+                if gone:
+                    ledger.ack(lease, gone)
+                if verdicts.held:
+                    ledger.hold(lease, {at - lease.first: due for at, due in verdicts.held.items()})
+                if verdicts.expired:
+                    bits = delivery.bits_at(iter(verdicts.expired))
+                    ledger.bury(lease, bits, Reason.EXPIRED)
+                if missing == delivery.open_bits:
+                    queue.pass_over(changes, one)
+
+        self._ledgers.change(leave_out)
+        for _, delivery, verdicts, missing in left_out:
+            unfit = (*verdicts.lost, *verdicts.held, *verdicts.expired)
+            self._close_bits(delivery, missing | delivery.bits_at(iter(unfit)))
+        if any(verdicts.held for _, _, verdicts, _ in left_out):
+            queue.signal()  # whoever sleeps until something is due
+        if any(verdicts.expired for _, _, verdicts, _ in left_out):
+            queue.on_work()
+
+    # Acknowledging ----------------------------------------------------------------------------
+
+    def ack(
+        self, tag: int = 0, *, multiple: bool = False, flush: bool = False, durable: bool = False
+    ) -> None:
+        """Acknowledge the message with a tag; ``multiple``: all up to it, or all there are for tag
+        0. See ``Message.ack``."""
+        with self._mutex:
+            self._check_usable()
+            self._ack(self._chosen(tag, multiple), flush, durable)
+
+    def ack_message(
+        self, delivery: Delivery, offset: int, *, multiple: bool, flush: bool, durable: bool
+    ) -> None:
+        """Acknowledge a message, and with ``multiple`` all before it."""
+        with self._mutex:
+            if self._refusal is not None or self._late:
+                self._check_usable()
+            bit = 1 << offset - delivery.lease.first
+            if not delivery.open_bits & bit:
+                raise self._not_open(delivery, delivery.tag(offset))
+            if multiple:
+                self._ack(self._chosen(delivery.tag(offset), True), flush, durable)
+                return
+            delivery.open_bits ^= bit
+            delivery.acked_bits |= bit
+            delivery.holder.unacked -= 1
+            self.unacked -= 1
+            self._touched[delivery] = 0
+            self._pending += 1
+            if flush or durable:
+                self._flush_for(durable, [delivery])
+            elif self._pending == 1:
+                self._alert()
+            elif self._pending >= MAX_PENDING:
+                self._flush_for(False, ())
+            if self.waiting:
+                self.settled.notify_all()
+
+    def _ack(self, chosen: Outcome, flush: bool, durable: bool) -> None:
+        for delivery, bits in chosen.items():
+            self._note_ack(delivery, bits)
+        if flush or durable or self._pending >= MAX_PENDING:
+            self._flush_for(durable, chosen)
+        elif self._pending:
+            self._alert()
+
+    def _close_bits(self, delivery: Delivery, bits: int) -> int:
+        """Messages are not open any more; returns how many of them were."""
+        count = (delivery.open_bits & bits).bit_count()
+        delivery.open_bits &= ~bits
+        delivery.holder.unacked -= count
+        self.unacked -= count
+        if self.waiting:
+            self.settled.notify_all()
+        return count
+
+    def _note_ack(self, delivery: Delivery, bits: int) -> None:
+        delivery.acked_bits |= bits
+        count = self._close_bits(delivery, bits)
+        self._touched[delivery] = 0
+        self._pending += count
+
+    def _chosen(self, tag: int, multiple: bool) -> Outcome:
+        """The open messages that a tag names; raises InvalidInputError where there are none."""
+        if not isinstance(tag, int) or isinstance(tag, bool) or tag < 0:
+            raise InvalidInputError(f"a delivery tag is an int of at least 0, not {tag!r:.80}")
+        if multiple:
+            last = tag or self._next_tag
+            chosen = {one: bits for one in self._deliveries if (bits := one.bits_up_to(last))}
+            if not chosen and tag:
+                raise self._not_open(None, tag)
+            return chosen
+        place = bisect_right(self._deliveries, tag, key=_first_tag) - 1
+        delivery = self._deliveries[place] if place >= 0 else None
+        if delivery is None or not delivery.open_bits & (bit := 1 << tag - delivery.first_tag):
+            raise self._not_open(delivery, tag)
+        return {delivery: bit}
+
+    def _not_open(self, delivery: Delivery | None, tag: int) -> Exception:
+        if delivery is not None and delivery.is_lost:
+            return late_error(1)
+        return InvalidInputError(
+            f"delivery tag {tag}: this message was settled before, or was never delivered on this "
+            "channel"
+        )
+
+    # The ledgers ------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Bring collected acknowledgements to the ledgers: they survive the end of the process.
+        Raises LeaseExpiredError for those that came too late."""
+        with self._mutex:
+            self._check_usable()
+            self._flush()
+            self._tell_late()
+
+    def flush_quietly(self) -> bool:
+        """The same for the housekeeper; what came too late is told to the application when it uses
+        the channel next. False, and nothing done, while the channel is busy."""
+        if not self._mutex.acquire(blocking=False):
+            return False
+        try:
+            if self._pending and self._refusal is None:
+                self._flush()
+        finally:
+            self._mutex.release()
+        return True
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether acknowledgements are collected."""
+        return self._pending > 0
+
+    def _flush_for(self, durable: bool, deliveries: Iterable[Delivery]) -> None:
+        ledgers = {one.level.ledger for one in deliveries}
+        self._flush()
+        self._tell_late()
+        if durable:
+            self._ledgers.checkpoint(ledgers, tolerant=False)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._acknowledged(self._ledgers.change(self._acknowledge))
+
+    def _acknowledge(self, changes: Changes) -> list[Delivery]:
+        """Settle what was acknowledged; returns the deliveries whose leases have ended."""
+        late = []
+        for delivery in self._touched:
+            ledger = _ledger_of(changes, delivery)
+            if ledger is not None and not ledger.ack(delivery.lease, delivery.acked_bits):
+                late.append(delivery)
+        return late
+
+    def _acknowledged(self, late: Iterable[Delivery]) -> None:
+        """The transaction was committed."""
+        for delivery in late:
+            self._late += delivery.acked_bits.bit_count()
+            self._lose(delivery)
+        for delivery in self._touched:
+            delivery.acked_bits = 0
+        self._touched.clear()
+        self._pending = 0
+        if len(self._deliveries) > 1 or not self.unacked:
+            self._deliveries = [one for one in self._deliveries if one.open_bits]
+
+    def _lose(self, delivery: Delivery) -> None:
+        """The lease has ended; its messages are not ours any more."""
+        delivery.is_lost = True
+        self._close_bits(delivery, delivery.open_bits)
+
+    def lose_overdue(self, boottime_ms: int) -> bool:
+        """Let go of leases whose time is up, so that nothing of them is handed out any more; says
+        whether there were any. For the housekeeper; nothing is done while the channel is busy."""
+        if boottime_ms < self._earliest_deadline or not self._mutex.acquire(blocking=False):
+            return False
+        try:
+            self._deliveries = [one for one in self._deliveries if one.open_bits]
+            overdue = [one for one in self._deliveries if one.lease.deadline <= boottime_ms]
+            for delivery in overdue:
+                self._lose(delivery)
+            deadlines = (one.lease.deadline for one in self._deliveries if one.open_bits)
+            self._earliest_deadline = min(deadlines, default=NEVER)
+            return bool(overdue)
+        finally:
+            self._mutex.release()
+
+    def _tell_late(self) -> None:
+        late, self._late = self._late, 0
+        if late:
+            raise late_error(late)
+
+    # Giving back ------------------------------------------------------------------------------
+
+    def nack(self, tag: int = 0, *, multiple: bool = False, requeue: bool = True) -> None:
+        """Give back the message with a delivery tag, or give it up (AMQP's ``reject``, too); see
+        ``ack`` and ``Message.nack``."""
+        with self._mutex:
+            self._check_usable()
+            self._nack(self._chosen(tag, multiple), requeue)
+
+    def nack_message(
+        self, delivery: Delivery, offset: int, *, multiple: bool, requeue: bool
+    ) -> None:
+        """Give back a message, and with ``multiple`` all before it, or give them up."""
+        with self._mutex:
+            self._check_usable()
+            bit = 1 << offset - delivery.lease.first
+            if not delivery.open_bits & bit:
+                raise self._not_open(delivery, delivery.tag(offset))
+            chosen = self._chosen(delivery.tag(offset), True) if multiple else {delivery: bit}
+            self._nack(chosen, requeue)
+
+    def _nack(self, chosen: Outcome, requeue: bool) -> None:
+        if requeue:
+            self._give_back(chosen, delivered=True)
+        else:
+            self._settle(chosen, lambda ledger, one, bits: ledger.bury(one, bits, Reason.REJECTED))
+            for queue in {delivery.queue for delivery in chosen}:
+                queue.on_work()
+        self._tell_late()
+
+    def recover(self) -> None:
+        """Give back all messages that are not settled (AMQP's ``recover`` with ``requeue``)."""
+        with self._mutex:
+            self._check_usable()
+            self._return_all()
+            self._tell_late()
+
+    def _return_all(self) -> None:
+        """Those that the application has not seen come back uncounted."""
+        unseen = {}
+        seen = {}
+        for delivery in self._deliveries:
+            bits = delivery.holder.unseen(delivery) & delivery.open_bits
+            if bits:
+                unseen[delivery] = bits
+            if delivery.open_bits & ~bits:
+                seen[delivery] = delivery.open_bits & ~bits
+        self._give_back(unseen, delivered=False)
+        self._give_back(seen, delivered=True)
+
+    def give_back_unseen(self, holder: Holder) -> None:
+        """Give back what a consumer had fetched, and not handed to the application."""
+        with self._mutex:
+            chosen = {
+                one: bits
+                for one in self._deliveries
+                if one.holder is holder and (bits := holder.unseen(one) & one.open_bits)
+            }
+            self._give_back(chosen, delivered=False)
+
+    def _give_back(self, chosen: Outcome, *, delivered: bool) -> None:
+        if not chosen:
+            return
+        self._settle(
+            chosen, lambda ledger, lease, bits: ledger.requeue(lease, bits, delivered=delivered)
+        )
+        for queue in {delivery.queue for delivery in chosen}:
+            queue.tell_of_returned()
+
+    def _settle(self, chosen: Outcome, settle: Callable[..., bool]) -> None:
+        """Settle messages, and what was acknowledged before, in one transaction."""
+
+        def act(changes: Changes) -> tuple[list[Delivery], list[Delivery]]:
+            late = self._acknowledge(changes)
+            lost = []
+            for delivery, bits in chosen.items():
+                ledger = _ledger_of(changes, delivery)
+                if ledger is not None and not settle(ledger, delivery.lease, bits):
+                    lost.append(delivery)
+            return late, lost
+
+        late, lost = self._ledgers.change(act)
+        for delivery in lost:
+            if delivery not in late:
+                self._late += chosen[delivery].bit_count()
+                self._lose(delivery)
+        for delivery, bits in chosen.items():
+            self._close_bits(delivery, bits)
+        self._acknowledged(late)
+
+    # Life -------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._refusal is ForkedError:
+            raise ForkedError("this channel belongs to the parent process; open the store again")
+        if self._refusal is not None:
+            raise ClosedError("the channel was closed")
+        self._tell_late()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can not be used any more."""
+        return self._refusal is not None
+
+    def close(self) -> None:
+        """Bring acknowledgements to the ledgers, and give back what is not settled; closing twice
+        is allowed. Raises LeaseExpiredError for acknowledgements that came too late."""
+        with self._mutex:
+            if self._refusal is not None:
+                return
+            try:
+                self._flush()
+                self._return_all()
+            finally:
+                self._refusal = ClosedError
+                self._forget(self)
+                self.settled.notify_all()
+            self._tell_late()
+
+    def forked(self) -> None:
+        """In a child process: the deliveries are the parent's."""
+        # The mutex may be held by a thread that the child does not have.
+        self._mutex = threading.RLock()
+        self.settled = threading.Condition(self._mutex)
+        self._refusal = ForkedError
+
+
+def _ledger_of(changes: Changes, delivery: Delivery) -> Ledger | None:
+    """The ledger of a delivery; None where the queue was deleted, its messages with it."""
+    try:
+        return changes.of(delivery.level.ledger)
+    except UnknownQueueError:
+        return None

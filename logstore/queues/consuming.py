@@ -1,0 +1,303 @@
+"""Consuming: messages pushed to a callback or handed out by an iterator, and got one by one.
+
+A consumer takes up to its prefetch at once and hands them out from memory; it takes more when these
+are used up, and sleeps when there are none: until something is appended, comes back or is due, by
+whatever process. What it has fetched and not handed out goes back, uncounted, when it is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from operator import length_hint
+from types import TracebackType
+
+from logstore.errors import ClosedError, InvalidInputError, LogstoreError
+from logstore.queues.attendance import note_use, register, unregister
+from logstore.queues.channel import Channel
+from logstore.queues.consumer_rows import GETTER, ConsumerRow
+from logstore.queues.deliveries import Delivery, check_prefetch
+from logstore.queues.message import Message
+from logstore.queues.queue import WorkQueue
+from logstore.segments.files import Watch
+from logstore.waiting import LONGEST_SLEEP, sleep_until
+
+__all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter"]
+
+_log = logging.getLogger("logstore")
+
+DEFAULT_PREFETCH = 100
+
+
+class Consumer:
+    """Hands out the messages of one queue. For one thread at a time; ``close`` and ``cancel`` may
+    come from others, and end whatever wait it is in."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        queue: WorkQueue,
+        *,
+        session: bytes,
+        number: int,
+        tag: str = "",
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        timeout: float | None = None,
+        owns_channel: bool = False,
+        on_last: Callable[[WorkQueue], object] = lambda _: None,
+        forget: Callable[[Consumer], object] = lambda _: None,
+    ) -> None:
+        """``prefetch``: how many messages it may hold that are not settled; 0: any number.
+        ``no_ack``: they are settled as they are handed out. ``exclusive``: nobody else may consume.
+        ``timeout``: seconds without a message after which iterating ends; None: never.
+        ``owns_channel``: the channel is closed with it. ``on_last`` is called where it was the last
+        consumer of an auto-delete queue."""
+        check_prefetch(prefetch)
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+            raise InvalidInputError(
+                f"timeout={timeout!r:.80} is out of bounds: seconds from 0 on, or None"
+            )
+        self.tag = tag or f"ctag-{os.getpid()}-{number}"
+        """Its name, which the queue's listing shows."""
+        self.prefetch = prefetch
+        self.unacked = 0
+        """Messages that it holds, and nobody has said anything of."""
+        self._channel = channel
+        self._queue = queue
+        self._no_ack = no_ack
+        self._timeout = timeout
+        self._owns_channel = owns_channel
+        self._on_last = on_last
+        self._forget = forget
+        self._clock = queue.clock
+        self._row = ConsumerRow(queue.id, session, number, self.tag, prefetch, exclusive)
+        self._fetched: list[Message] = []
+        """What was taken last; ``_left`` says how much of it was handed out."""
+        self._left: Iterator[Message] = iter(())
+        self._watch: Watch | None = None
+        self._watched: tuple[str, ...] = ()
+        self._mutex = threading.Lock()
+        self._ended = False
+        """Whether it gets no more messages."""
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        """What the callback raised."""
+        register(queue, self._row)
+
+    @property
+    def channel(self) -> Channel:
+        """The channel that its messages are delivered on."""
+        return self._channel
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it still gets messages."""
+        return not (self._ended or self._channel.is_closed)
+
+    # Handing out ------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Message]:
+        """The messages, one by one; waits for more for ever, or ``timeout`` seconds long. Ends when
+        the consumer is cancelled or closed."""
+        while self._fill(self._timeout):
+            yield from self._left
+
+    def get(self, timeout: float | None = 0.0) -> Message | None:
+        """The next message; None where there is none within ``timeout`` seconds (None: for ever),
+        or the consumer was cancelled."""
+        while True:
+            for message in self._left:
+                return message
+            if not self._fill(timeout):
+                return None
+
+    def _fill(self, timeout: float | None) -> bool:
+        """Take more messages; False where there are none in time."""
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        if length_hint(self._left):
+            return self.is_active
+        while self.is_active:
+            room = self._channel.room_for(self, self.prefetch)
+            if room > 0 and self._queue.has_ready():
+                found = self._channel.take(self._queue, self, room, fair=True, no_ack=self._no_ack)
+                if found:
+                    self._fetched, self._left = found, iter(found)
+                    return True
+            left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            if room > 0:
+                self._sleep(min(left, LONGEST_SLEEP))
+            else:
+                self._wait_for_room(min(left, LONGEST_SLEEP))
+        return False
+
+    def _sleep(self, seconds: float) -> None:
+        """Until there may be something to take."""
+        directories = self._queue.directories()
+        if directories != self._watched:
+            self._let_go_of_watch()
+            self._watched = directories
+            self._watch = self._queue.files.watch(*directories)
+        due = (self._queue.next_due - self._clock.now_ms()) / 1000
+        sleep_until(
+            lambda: not self.is_active or self._queue.has_ready(),
+            self._watch,
+            self._clock,
+            max(0.0, min(seconds, due)),
+        )
+
+    def _wait_for_room(self, seconds: float) -> None:
+        channel = self._channel
+        with channel.settled:
+            if channel.room_for(self, self.prefetch) > 0 or not self.is_active:
+                return
+            channel.waiting += 1
+            try:
+                channel.settled.wait(seconds)
+            finally:
+                channel.waiting -= 1
+
+    def unseen(self, delivery: Delivery) -> int:
+        """The bits of messages that were fetched, and not handed out."""
+        count = length_hint(self._left)
+        if not count:
+            return 0
+        rest = self._fetched[-count:]
+        return delivery.bits_at(m.offset for m in rest if m[0] is delivery)
+
+    def drop_lost(self, boottime_ms: int) -> None:
+        """Hand out nothing more of leases whose time is up. For the housekeeper."""
+        if self._channel.lose_overdue(boottime_ms):
+            self._drop()
+
+    def _drop(self) -> None:
+        self._fetched.clear()  # ends the iterator that goes over it
+
+    # Pushing ----------------------------------------------------------------------------------
+
+    def start(self, callback: Callable[[Message], object]) -> None:
+        """Call ``callback`` with each message, in a thread of its own, until the consumer ends. An
+        error of the callback ends it; ``join`` and ``close`` raise that error."""
+        if self._thread is not None:
+            raise InvalidInputError(f"consumer {self.tag!r} calls a callback already")
+        self._thread = threading.Thread(
+            target=self._push, args=(callback,), name=f"logstore {self.tag}", daemon=True
+        )
+        self._thread.start()
+
+    def _push(self, callback: Callable[[Message], object]) -> None:
+        try:
+            for message in self:
+                callback(message)
+        except ClosedError:
+            pass  # the channel, or the store, is closed
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+            self._error = error
+            _log.exception("the callback of consumer %s failed", self.tag)
+            try:
+                self.cancel()
+            except (LogstoreError, OSError):
+                _log.exception("consumer %s", self.tag)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the thread that calls the callback, ``timeout`` seconds at most, and
+        say whether it has ended. Raises what the callback raised."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
+                return False
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return True
+
+    # The end ----------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Get no more messages (AMQP's ``basic.cancel``). What was handed out stays ours, until it
+        is settled or the channel closed; what was only fetched goes back, uncounted."""
+        with self._mutex:
+            if self._ended:
+                return
+            self._ended = True
+        self._forget(self)
+        try:
+            if not self._channel.is_closed:
+                self._channel.give_back_unseen(self)
+        finally:
+            self._drop()
+            last = unregister(self._queue, self._row)
+            self._queue.tell_of_returned()  # wakes this one, too
+            if last and self._queue.definition.auto_delete:
+                self._on_last(self._queue)
+
+    def close(self) -> None:
+        """End it: acknowledgements go to the ledger, and what is not settled goes back, if the
+        channel is the consumer's own. Closing twice is allowed. Raises what a callback raised, and
+        LeaseExpiredError for acknowledgements that came too late."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.cancel()
+            if self._owns_channel:
+                self._channel.close()
+        finally:
+            self.join()
+            self._let_go_of_watch()
+
+    def _let_go_of_watch(self) -> None:
+        watch, self._watch, self._watched = self._watch, None, ()
+        if watch is not None:
+            watch.close()
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except LogstoreError:
+            if error is None:  # otherwise it follows from the error that is on its way
+                raise
+
+    def __repr__(self) -> str:
+        return f"Consumer({self.tag!r}, {self._queue.definition.name!r}, {self.unacked} unacked)"
+
+
+class Getter:
+    """Gets messages of one queue one by one (AMQP's ``basic.get``), on a channel."""
+
+    def __init__(self, channel: Channel, queue: WorkQueue, *, session: bytes) -> None:
+        self.unacked = 0
+        """Messages that it got, and nobody has said anything of."""
+        self._channel = channel
+        self._queue = queue
+        register(queue, ConsumerRow(queue.id, session, GETTER, "get"))
+
+    def unseen(self, delivery: Delivery) -> int:
+        """Nothing: what is got is seen."""
+        return 0
+
+    def get(self, count: int, *, no_ack: bool) -> list[Message]:
+        """Up to ``count`` messages that are ready now."""
+        messages: list[Message] = []
+        while len(messages) < count and self._queue.has_ready():
+            most = count - len(messages)
+            found = self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
+            messages += found
+        if self._queue.definition.arguments.expires_ms is not None:
+            note_use(self._queue)
+        return messages

@@ -1,0 +1,237 @@
+"""The thread that looks after the queues of a store handle, and finds out who has died.
+
+Every store handle that consumes has one. What they do is transactions, so it does not matter who
+comes first: the messages of a dead session come back within two ticks of whichever is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from logstore.clock import Clock
+from logstore.errors import LogstoreError, UnknownQueueError, UnknownTopicError
+from logstore.queues import attendance
+from logstore.queues.channel import Channel
+from logstore.queues.consuming import Consumer
+from logstore.queues.ledger_store import Ledgers
+from logstore.queues.queue import WorkQueue
+from logstore.queues.queue_upkeep import Upkeep
+from logstore.sessions import Sessions
+
+__all__ = ["Housekeeper"]
+
+_log = logging.getLogger("logstore")
+
+TICK_SECONDS = 0.05
+"""How often it is looked whether other sessions live, and what there is to do for each queue."""
+FLUSH_SECONDS = 0.0025
+"""Acknowledgements that have waited for two rounds of so long are brought to the ledgers."""
+CALM_ROUNDS = 40
+"""After so many such rounds without any, the thread sleeps for a whole tick again."""
+CHECKPOINT_SECONDS = 1.0
+"""How often ledgers are put into a checkpoint, if that takes less than a twentieth of it."""
+
+
+class Housekeeper:
+    """One thread for each store handle that consumes."""
+
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        sessions: Sessions,
+        *,
+        clock: Clock,
+        queues: Callable[[], Sequence[WorkQueue]],
+        find: Callable[[bytes], WorkQueue | None],
+        delete: Callable[[WorkQueue], object],
+        name: str,
+    ) -> None:
+        """``queues``: those that are in use here. ``find`` opens a queue by its id; None: there is
+        none any more. ``delete`` deletes one that has expired, or has lost its last consumer."""
+        self._ledgers = ledgers
+        self._sessions = sessions
+        self._clock = clock
+        self._queues = queues
+        self._find = find
+        self._delete = delete
+        self._name = name
+        self._mutex = threading.Lock()
+        self._channels: list[Channel] = []
+        self._consumers: list[Consumer] = []
+        self._upkeeps: dict[bytes, Upkeep] = {}
+        self._own: Channel | None = None
+        """For what is taken from the heads of queues."""
+        self._wake = threading.Event()
+        self._alert = False
+        """Whether acknowledgements may be waiting."""
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._takers: set[tuple[bytes, bytes]] = set()
+        self._takers_number = -1
+        """The number of the last transaction when they were looked up."""
+        self._next_tick = 0.0
+        self._next_checkpoint = 0.0
+        self._errors: dict[str, str] = {}
+        """What went wrong last, by what it was: the same trouble is told once."""
+
+    # Who is there -----------------------------------------------------------------------------
+
+    def begin(self, member: Channel | Consumer) -> None:
+        """Look after a channel or a consumer from now on."""
+        with self._mutex:
+            (self._channels if isinstance(member, Channel) else self._consumers).append(member)  # type: ignore[arg-type]
+        self.start()
+
+    def end(self, member: Channel | Consumer) -> None:
+        """No more; allowed for one that is not looked after."""
+        with self._mutex:
+            members: list[Channel] | list[Consumer] = (
+                self._channels if isinstance(member, Channel) else self._consumers
+            )
+            if member in members:
+                members.remove(member)  # type: ignore[arg-type]
+
+    def alert(self) -> None:
+        """Acknowledgements begin to wait."""
+        if not self._alert:
+            self._alert = True
+            self._wake.set()
+
+    def hurry(self) -> None:
+        """There is something to do for a queue."""
+        self.start()
+        self._next_tick = 0.0
+        self._wake.set()
+
+    # The thread -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._thread is None:
+            with self._mutex:
+                if self._thread is None and not self._stopped.is_set():
+                    self._thread = threading.Thread(
+                        target=self._run, name=f"logstore queues of {self._name}", daemon=True
+                    )
+                    self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        calm = 0
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
+        while not self._stopped.is_set():
+            pause = FLUSH_SECONDS if self._alert else TICK_SECONDS
+            left = self._next_tick - time.monotonic()
+            if self._wake.wait(min(pause, max(left, 0.0))):
+                self._wake.clear()
+            if self._stopped.is_set():
+                return
+            if self._alert:
+                calm = 0 if self._flush() else calm + 1
+                self._alert = calm < CALM_ROUNDS
+            now = time.monotonic()
+            if now >= self._next_tick:
+                self._next_tick = now + TICK_SECONDS
+                self.tick()
+            if now >= self._next_checkpoint:
+                self._tolerantly("checkpoint", self.checkpoint)
+                took = time.monotonic() - now
+                self._next_checkpoint = now + max(CHECKPOINT_SECONDS, 20 * took)
+
+    def _tolerantly(self, what: str, action: Callable[[], object]) -> None:
+        """The next round tries again; the same trouble is told once."""
+        try:
+            action()
+        except (LogstoreError, OSError) as error:
+            if not self._stopped.is_set() and self._errors.get(what) != str(error):
+                self._errors[what] = str(error)
+                _log.exception("queues of %s: %s", self._name, what)
+        else:
+            self._errors.pop(what, None)
+
+    def _flush(self) -> bool:
+        """Bring what has waited for a round to the ledgers; says whether there is anything."""
+        with self._mutex:
+            channels = list(self._channels)
+        waiting = False
+        for channel in channels:
+            if channel.has_pending:
+                waiting = True
+                self._tolerantly("acknowledgements", channel.flush_quietly)
+        return waiting
+
+    # Ticks ------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One round: who has died, what is overdue, what there is to do for each queue."""
+        self._tolerantly("dead sessions", self.bury)
+        boottime = self._clock.boottime_ms()
+        with self._mutex:
+            consumers = list(self._consumers)
+        for consumer in consumers:
+            consumer.drop_lost(boottime)
+        for queue in self._queues():
+            self._tolerantly(f"queue {queue.definition.name!r}", lambda: self._tend(queue))  # noqa: B023 - called at once
+
+    def bury(self) -> None:
+        """Take back what dead sessions hold."""
+        if not self._ledgers.exist():
+            return
+        number = self._ledgers.number()
+        if number != self._takers_number:
+            self._takers = attendance.sessions(self._ledgers)
+            self._takers_number = number
+        dead = [
+            (queue_id, session)
+            for queue_id, session in self._takers
+            if not self._sessions.is_alive(session.hex())
+        ]
+        for queue_id, session in dead:
+            queue = self._find(queue_id)
+            if queue is None:
+                self._ledgers.forget(queue_id)
+                continue
+            count, last = attendance.end_session(queue, session)
+            if count:
+                _log.info(
+                    "queue %r: %d messages of a dead session come back",
+                    queue.definition.name,
+                    count,
+                )
+            if last and queue.definition.auto_delete:
+                self._delete(queue)
+        if dead:
+            self._takers_number = -1
+
+    def _tend(self, queue: WorkQueue) -> None:
+        upkeep = self._upkeep(queue)
+        try:
+            if upkeep.tend():
+                self._delete(queue)
+        except (UnknownQueueError, UnknownTopicError):
+            self._upkeeps.pop(queue.id, None)  # it was deleted
+
+    def _upkeep(self, queue: WorkQueue) -> Upkeep:
+        upkeep = self._upkeeps.get(queue.id)
+        if upkeep is None or upkeep.queue is not queue:
+            session = bytes.fromhex(self._sessions.own)
+            if self._own is None:
+                self._own = Channel(self._ledgers, session=session, alert=self.alert)
+            upkeep = self._upkeeps[queue.id] = Upkeep(queue, self._own, session)
+        return upkeep
+
+    def checkpoint(self) -> None:
+        """Put the ledgers of all queues in use on stable storage, and delete settled segments."""
+        for queue in self._queues():
+            queue.checkpoint()
+            self._upkeep(queue).drop_settled()

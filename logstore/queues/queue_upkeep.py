@@ -1,0 +1,247 @@
+"""What has to be done for a queue from time to time, by whoever has it open.
+
+Nothing here is needed for what consumers are delivered: they look for themselves at what has
+expired or is due. It brings messages on their way that nobody would come by, and takes away what is
+settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from itertools import pairwise
+
+from logstore.errors import FormatError, LogstoreError, UnknownQueueError
+from logstore.queues.attendance import register
+from logstore.queues.channel import Channel
+from logstore.queues.consumer_rows import GETTER, ConsumerRow, load_queue_row
+from logstore.queues.deliveries import Delivery
+from logstore.queues.ledger import Ledger
+from logstore.queues.ledger_rows import NEVER, Reason, Rows, Span
+from logstore.queues.ledger_store import Changes
+from logstore.queues.limits import DeadLetter, drop_beyond
+from logstore.queues.message import LOOKED_AT, Message
+from logstore.queues.queue import Level, WorkQueue
+from logstore.queues.reading import expiry, judge
+
+__all__ = ["Upkeep"]
+
+_log = logging.getLogger("logstore")
+
+_MOVED_AT_ONCE = 500
+"""So many dead letters are published together."""
+_LOOKED_AT_ONCE = 500
+"""So many messages at the head of a queue are looked at."""
+DEAD_LETTERS = "dead-letters"
+"""A file in the directory of level 0 that whoever moves dead letters holds a lock on: two who did
+would publish them twice."""
+
+
+class Upkeep:
+    """Of one queue, in one store handle. For the housekeeper's thread."""
+
+    def __init__(self, queue: WorkQueue, channel: Channel, session: bytes) -> None:
+        """What is taken from the queue's head goes through ``channel``, for the own session."""
+        self.queue = queue
+        self._channel = channel
+        self._session = session
+        self._is_known = False
+        """Whether others know that the session may hold messages of the queue."""
+        self.unacked = 0
+        """Messages that were taken from the head, and are not settled."""
+        self._seen: tuple[int, tuple[int, ...]] = (-1, ())
+        """The number of the last transaction, and the ends of the logs, when it was tended last."""
+        self._next_ms = 0
+        """When there is something to do even if nothing has changed."""
+        self._overdue_from = 0
+        """Of leases, likewise; milliseconds since the machine's start."""
+
+    def unseen(self, delivery: Delivery) -> int:
+        """All of it: what is taken from the head is nobody's delivery."""
+        return delivery.open_bits
+
+    def tend(self) -> bool:
+        """Do what there is to do now; True where the queue has expired, and is to be deleted.
+        Raises UnknownQueueError when it was deleted."""
+        queue = self.queue
+        now = queue.clock.now_ms()
+        boottime = queue.clock.boottime_ms()
+        levels = queue.levels()
+        seen = queue.ledgers.number(), tuple(level.log.log_end_offset for level in levels)
+        if seen == self._seen and now < self._next_ms and boottime < self._overdue_from:
+            return False
+        self._seen = seen
+        self._next_ms = NEVER
+
+        def look(rows: Rows, _: Rows) -> list[Ledger]:
+            return [level.ledger.load(rows) for level in levels]
+
+        heads = [ledger.head for ledger in queue.ledgers.read(look)]
+        self._overdue_from = min((head.earliest_deadline for head in heads), default=NEVER)
+        if self._overdue_from <= boottime:
+            self._end_overdue(levels, boottime)
+        if queue.is_limited:
+            self._drop_beyond()
+        for level in levels:
+            self._tidy_head(level, now)
+        self._move_dead(levels)
+        return self._has_expired(now)
+
+    def _end_overdue(self, levels: tuple[Level, ...], boottime: int) -> None:
+        def end(changes: Changes) -> int:
+            return sum(changes.of(level.ledger).end_overdue(boottime) for level in levels)
+
+        count = self.queue.ledgers.change(end)
+        self._overdue_from = 0  # it is known again at the next look
+        if count:
+            _log.warning(
+                "queue %r: %d messages were not settled in consumer_timeout=%d ms, and come back",
+                self.queue.definition.name,
+                count,
+                self.queue.consumer_timeout_ms,
+            )
+            self.queue.tell_of_returned()
+
+    def _drop_beyond(self) -> None:
+        queue = self.queue
+        if (queue.definition.arguments.overflow or "drop-head") == "drop-head":
+            queue.ledgers.change(lambda changes: drop_beyond(queue, changes))
+
+    # The head ---------------------------------------------------------------------------------
+
+    def _tidy_head(self, level: Level, now: int) -> None:
+        """Take those messages from the head that may not be delivered, so that they are not counted
+        as ready, and dead-lettered in time."""
+        queue = self.queue
+        while True:
+            end = level.log.log_end_offset
+            spans, restart_end = level.ledger.looked_at(
+                lambda one: (
+                    one.waiting(1, log_end=end, now_ms=now),  # noqa: B023 - called at once
+                    one.head.restart_end,
+                )
+            )
+            if not spans:
+                return
+            length = min(_LOOKED_AT_ONCE, end - spans[0].first)
+            messages = level.reader.read(spans[0].first, length, LOOKED_AT)
+            verdicts = judge(messages, restart_end=restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
+            unfit = set() if verdicts is None else {*verdicts[0], *verdicts[1], *verdicts[2]}
+            count = 0
+            while count < len(messages) and messages[count].offset in unfit:
+                count += 1
+            if messages and count < len(messages):
+                self._note_expiry(messages[count])
+            if not count:
+                return
+            if not self._is_known:
+                register(queue, ConsumerRow(queue.id, self._session, GETTER, "upkeep"))
+                self._is_known = True
+            # Others may have been quicker with some of them: what is fit after all goes back.
+            taken = self._channel.take(queue, self, count, fair=False, only=level)
+            if taken:
+                self._channel.give_back_unseen(self)
+                return
+
+    def _note_expiry(self, first: Message) -> None:
+        """Look again when the first message expires."""
+        last = expiry(first.properties, first.timestamp_ms, self.queue.ttl_ms)
+        if last < NEVER:
+            self._next_ms = min(self._next_ms, int(last) + 1)
+
+    # Dead letters -----------------------------------------------------------------------------
+
+    def _move_dead(self, levels: tuple[Level, ...]) -> None:
+        """Publish dead letters, then forget them.
+
+        Commit point: the ledger's, that forgets them. A crash before it, behind the publishing,
+        leaves them to be published once more.
+        """
+        queue = self.queue
+        if not any(level.ledger.looked_at(lambda one: one.head.dead) for level in levels):
+            return
+        path = os.path.join(queue.level(0).log.directory, DEAD_LETTERS)
+        lock = queue.files.lock(path)
+        try:
+            try:
+                lock.acquire()
+            except BlockingIOError:
+                self._next_ms = 0  # somebody is at it, and may be killed at it
+                return
+            for level in levels:
+                while spans := level.ledger.looked_at(lambda one: one.dead_spans(8)):
+                    for span in spans:
+                        self._move(level, span)
+        except UnknownQueueError:
+            raise
+        except (LogstoreError, OSError):
+            self._next_ms = 0
+            raise
+        finally:
+            lock.close()
+
+    def _move(self, level: Level, span: Span) -> None:
+        span = span._replace(length=min(span.length, _MOVED_AT_ONCE))
+        reason = Reason(span.reason).label
+        letters = []
+        for message in level.reader.read(span.first, span.length, LOOKED_AT):
+            try:
+                letters.append(DeadLetter(message.envelope, reason, span.delivery_count))
+            except FormatError as error:  # nobody can say what it is
+                _log.warning("%s: a dead letter is dropped: %s", level.log.directory, error)
+        if letters:
+            self.queue.dead_letter(letters)
+        self.queue.ledgers.change(lambda changes: changes.of(level.ledger).forget_dead(span))
+
+    # Its end, and that of its segments ----------------------------------------------------------
+
+    def _has_expired(self, now: int) -> bool:
+        queue = self.queue
+        expires_ms = queue.definition.arguments.expires_ms
+        if expires_ms is None:
+            return False
+
+        def look(changes: Changes) -> tuple[int, int]:
+            row = load_queue_row(changes.rows, queue.id)
+            if not row.used_ms:  # it begins to be unused now
+                row = row._replace(used_ms=now)
+                changes.rows.put(queue.id, row.pack())
+            return row.consumers, row.used_ms
+
+        row = queue.ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
+        consumers, used_ms = row.consumers, row.used_ms
+        if not used_ms:
+            consumers, used_ms = queue.ledgers.change(look)
+        if consumers:
+            return False
+        self._next_ms = min(self._next_ms, used_ms + expires_ms)
+        return now >= used_ms + expires_ms
+
+    def drop_settled(self) -> int:
+        """Delete the segments in which nothing is left to deliver; returns how many."""
+        dropped = 0
+        for level in self.queue.levels():
+            bases = level.log.segments
+            if len(bases) > 1:
+                cursor, spans = level.ledger.looked_at(
+                    lambda one: (one.head.cursor, one.outstanding())
+                )
+                settled = settled_segments(bases, cursor, spans)
+                if settled:
+                    dropped += len(level.log.drop_segments(settled))
+        return dropped
+
+
+def settled_segments(bases: tuple[int, ...], cursor: int, spans: list[Span]) -> list[int]:
+    """The base offsets of those segments, the last one left out, that lie below the cursor and hold
+    none of ``spans``, which are in order."""
+    settled = []
+    place = 0
+    for base, following in pairwise(bases):
+        if following > cursor:
+            break
+        while place < len(spans) and spans[place].end <= base:
+            place += 1
+        if place == len(spans) or spans[place].first >= following:
+            settled.append(base)
+    return settled
