@@ -144,6 +144,7 @@ class Store:
         self._broker = Broker(
             self.path,
             metadata=self._metadata,
+            live=self._live,
             sessions=self._sessions,
             files=self._files,
             clock=self._clock,
@@ -436,6 +437,7 @@ class Store:
         if self._read_only:
             raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
         self._groups.checkpoint()
+        self._broker.checkpoint()
         return back_up(
             self.path,
             destination,

@@ -6,7 +6,8 @@ import contextlib
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from logstore.appending import Acks
 from logstore.clock import Clock
@@ -15,10 +16,15 @@ from logstore.errors import (
     PreconditionFailedError,
     ReadOnlyError,
     UnknownExchangeError,
+    UnknownQueueError,
 )
+from logstore.live import Live
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
+from logstore.queues.attendance import note_use
 from logstore.queues.catalogue import Catalogue, DestinationType
+from logstore.queues.channel import Channel
+from logstore.queues.consumption import Consumption
 from logstore.queues.dead_letter import Reason
 from logstore.queues.definitions import (
     BindingDefinition,
@@ -27,6 +33,8 @@ from logstore.queues.definitions import (
     QueueDefinition,
 )
 from logstore.queues.exchange import Exchange
+from logstore.queues.ledger_store import Ledgers
+from logstore.queues.limits import DeadLetter
 from logstore.queues.open_queues import OpenQueues
 from logstore.queues.properties import Envelope, Properties
 from logstore.queues.publisher import Publisher
@@ -38,6 +46,7 @@ from logstore.queues.publishing import (
     publish_dead,
     publish_one,
 )
+from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
 from logstore.segments.files import Files
 from logstore.sessions import Sessions
@@ -53,6 +62,7 @@ class Broker:
         store: str,
         *,
         metadata: Metadata,
+        live: Live,
         sessions: Sessions,
         files: Files,
         clock: Clock,
@@ -62,6 +72,7 @@ class Broker:
     ) -> None:
         self._store = store
         self._sessions = sessions
+        self._files = files
         self._clock = clock
         self._read_only = read_only
         self._check_usable = check_usable
@@ -74,8 +85,20 @@ class Broker:
             read_only=read_only,
             check_usable=check_usable,
             making=making,
+            make=self._new_queue,
         )
         self._open = self._opened.open
+        self._ledgers = Ledgers(live, metadata)
+        self._opened.on_deletion.append(lambda queue_id: self._ledgers.forget(queue_id.bytes))
+        self._consumption = Consumption(
+            store,
+            ledgers=self._ledgers,
+            sessions=sessions,
+            clock=clock,
+            in_use=self._opened.in_use,
+            find=self._find,
+            delete=self._delete_unused,
+        )
         self._publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
     # Exchanges --------------------------------------------------------------------------------
@@ -146,7 +169,7 @@ class Broker:
         if not given and name:
             there = self._catalogue.topology().queues.get(name)
             if passive or (there is not None and not self._catalogue.is_gone(there)):
-                return Queue(self, self._catalogue.queue(name))
+                return self._used(self._catalogue.queue(name))
         self._check_writable()
         definition = self._catalogue.declare_queue(
             name,
@@ -155,6 +178,13 @@ class Broker:
             auto_delete=False if auto_delete is None else auto_delete,
             arguments=checked,
         )
+        return self._used(definition)
+
+    def _used(self, definition: QueueDefinition) -> Queue:
+        """To ask for a queue is to use it: it does not expire before long."""
+        if definition.arguments.expires_ms is not None and not self._read_only:
+            note_use(self._open(definition))
+            self._consumption.hurry()
         return Queue(self, definition)
 
     def queues(self) -> list[QueueDefinition]:
@@ -178,10 +208,71 @@ class Broker:
         def check(queue: QueueDefinition) -> None:
             if if_empty and not self._open(queue).is_empty():
                 raise PreconditionFailedError(f"queue {queue.name!r} is not empty")
+            if if_unused and (count := self._open(queue).counts().consumers):
+                raise PreconditionFailedError(f"queue {queue.name!r} is in use: {count} consumers")
 
         deleted = self._catalogue.delete_queue(name, queue_id=queue_id, check=check)
         self._opened.finish_deletions()
         return deleted is not None
+
+    def _new_queue(self, definition: QueueDefinition) -> WorkQueue:
+        queue = WorkQueue(
+            definition,
+            open_log=partial(self._opened.open_log, definition),
+            has_log=partial(self._opened.has_log, definition),
+            ledgers=self._ledgers,
+            files=self._files,
+            clock=self._clock,
+            read_only=self._read_only,
+            dead_letter=partial(self._bury, definition),
+        )
+        queue.on_work = self._consumption.hurry
+        return queue
+
+    def _bury(self, definition: QueueDefinition, dead: Sequence[DeadLetter]) -> None:
+        self.publish_dead(definition, [(one.envelope, cast(Reason, one.reason)) for one in dead])
+
+    def _find(self, queue_id: bytes) -> WorkQueue | None:
+        wanted = uuid.UUID(bytes=queue_id)
+        for definition in self._catalogue.topology().queues.values():
+            if definition.queue_id == wanted:
+                return self._open(definition)
+        return None
+
+    def _delete_unused(self, queue: WorkQueue) -> None:
+        """Delete a queue that has expired, or has lost its last consumer, unless it has one
+        again."""
+        definition = queue.definition
+        with contextlib.suppress(PreconditionFailedError, UnknownQueueError):
+            self.delete_queue(definition.name, queue_id=definition.queue_id, if_unused=True)
+
+    # Consuming --------------------------------------------------------------------------------
+
+    def work_queue(self, definition: QueueDefinition) -> WorkQueue:
+        """The logs and the ledgers of a queue. Raises UnknownQueueError when it was deleted."""
+        self._check_usable()
+        if definition.queue_id not in self._catalogue.topology().queue_ids:
+            raise UnknownQueueError(f"queue {definition.name!r} was deleted")
+        return self._open(definition)
+
+    def writable_queue(self, definition: QueueDefinition) -> WorkQueue:
+        """The same, to change something. Raises ReadOnlyError."""
+        self._check_writable()
+        return self.work_queue(definition)
+
+    @property
+    def consumption(self) -> Consumption:
+        """Who consumes here."""
+        self._check_writable()
+        return self._consumption
+
+    def channel(self, *, prefetch: int = 0) -> Channel:
+        """See ``Store.channel``."""
+        return self.consumption.channel(prefetch=prefetch)
+
+    def checkpoint(self) -> None:
+        """Put what the ledgers of the queues in use have come to on stable storage."""
+        self._consumption.checkpoint()
 
     # Bindings ---------------------------------------------------------------------------------
 
@@ -309,9 +400,10 @@ class Broker:
         close all queues."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._opened.close)
+            stack.callback(self._delete_own)
+            stack.callback(self._consumption.close)
             for publisher in list(self._publishers):
                 publisher.close()
-            self._delete_own()
 
     def _delete_own(self) -> None:
         if self._read_only:

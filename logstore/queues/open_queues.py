@@ -15,9 +15,8 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from logstore.appending import Acks
 from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.deletion import remove_deleted
@@ -26,10 +25,10 @@ from logstore.log import PartitionLog
 from logstore.partition_files import PartitionFiles
 from logstore.queues.catalogue import Catalogue
 from logstore.queues.definitions import QueueDefinition
-from logstore.queues.properties import Envelope, Published, to_records
+from logstore.queues.queue import WorkQueue
 from logstore.segments.files import Files
 
-__all__ = ["QUEUES", "OpenQueues", "WorkQueue"]
+__all__ = ["QUEUES", "OpenQueues"]
 
 _log = logging.getLogger("logstore")
 
@@ -40,47 +39,6 @@ LOG_CONFIG = LogConfig.from_overrides(
     {"retention_ms": -1, "retention_bytes": -1, "segment_bytes": 64 << 20}
 )
 """How the logs of queues are kept: what is not acknowledged stays, and what is goes by segments."""
-
-
-class WorkQueue:
-    """The logs of one queue."""
-
-    def __init__(
-        self, definition: QueueDefinition, *, open_log: Callable[[int], PartitionLog], clock: Clock
-    ) -> None:
-        self.definition = definition
-        self._open_log = open_log
-        self._clock = clock
-        self._logs: dict[int, PartitionLog] = {}
-
-    def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published:
-        """Append messages, at once for each level of priority."""
-        highest = self.definition.levels - 1
-        by_level: dict[int, list[Envelope]] = {}
-        if highest:
-            for envelope in envelopes:
-                level = min(envelope.properties.priority or 0, highest)
-                by_level.setdefault(level, []).append(envelope)
-        else:
-            by_level[0] = list(envelopes)
-        now = self._clock.now_ms()
-        for level, chosen in by_level.items():
-            self._log(level).append(to_records(chosen, timestamp_ms=now), acks=acks)
-        return Published()
-
-    def _log(self, level: int) -> PartitionLog:
-        log = self._logs.get(level)
-        if log is None:
-            log = self._logs[level] = self._open_log(level)
-        return log
-
-    def is_empty(self) -> bool:
-        """Whether nothing waits in it."""
-        return not any(self._log(level).log_end_offset for level in range(self.definition.levels))
-
-    def close(self) -> None:
-        """Let go of the logs, which their opener closes."""
-        self._logs.clear()
 
 
 class OpenQueues:
@@ -96,10 +54,12 @@ class OpenQueues:
         read_only: bool,
         check_usable: Callable[[], None],
         making: Callable[[], contextlib.AbstractContextManager[None]],
+        make: Callable[[QueueDefinition], WorkQueue],
     ) -> None:
+        """``make`` makes the queue of a definition, whose logs are opened here."""
         self._catalogue = catalogue
+        self._make = make
         self._files = files
-        self._clock = clock
         self._check_usable = check_usable
         self._making = making
         self._partitions = PartitionFiles(
@@ -127,12 +87,13 @@ class OpenQueues:
         with self._mutex:
             queue = self._queues.get(definition.queue_id)
             if queue is None:
-                queue = self._queues[definition.queue_id] = WorkQueue(
-                    definition,
-                    open_log=lambda level: self.open_log(definition, level),
-                    clock=self._clock,
-                )
+                queue = self._queues[definition.queue_id] = self._make(definition)
             return queue
+
+    def in_use(self) -> list[WorkQueue]:
+        """The queues that were opened."""
+        with self._mutex:
+            return list(self._queues.values())
 
     def open_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
         """The log of a level of priority, made unless it is there; it is closed with all others.

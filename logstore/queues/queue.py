@@ -147,12 +147,7 @@ class WorkQueue:
                 return level
             if self._closed:
                 raise UnknownQueueError(f"queue {self.definition.name!r} was closed or deleted")
-            log = self._open_log(number)
-            try:
-                level = self._made(number, log)
-            except BaseException:
-                log.close()
-                raise
+            level = self._made(number, self._open_log(number))
             self._by_number[number] = level
             self._levels = tuple(
                 self._by_number[one] for one in sorted(self._by_number, reverse=True)
@@ -338,6 +333,11 @@ class WorkQueue:
         row = self.ledgers.read(lambda rows, _: load_queue_row(rows, self.id))
         return QueueCounts(ready, unacked, row.consumers, delayed, dead)
 
+    def is_empty(self) -> bool:
+        """Whether there is no message in it, ready, delivered or otherwise."""
+        found = self.counts()
+        return not (found.ready or found.unacked or found.delayed or found.dead)
+
     def consumers(self) -> list[ConsumerRow]:
         """Who consumes, in all processes."""
         found = self.ledgers.read(lambda _, consumers: list(consumers_of(consumers, self.id)))
@@ -410,13 +410,11 @@ class WorkQueue:
         self.ledgers.checkpoint([level.ledger for level in self._levels], tolerant=tolerant)
 
     def close(self) -> None:
-        """Close the logs."""
-        with self._mutex, contextlib.ExitStack() as stack:
+        """Let go of the logs, which their opener closes."""
+        with self._mutex:
             self._closed = True
-            for level in self._levels:
-                stack.callback(level.log.close)
-            if self._signal is not None:
-                stack.callback(self._signal.close)
-                self._signal = None
+            signal, self._signal = self._signal, None
+            if signal is not None:
+                signal.close()
             self._levels = ()
             self._by_number.clear()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from logstore.queues.channel import Channel
+from logstore.queues.consumer_rows import ConsumerRow
+from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.exchange import Exchange
+from logstore.queues.message import Message
+from logstore.queues.queue import QueueCounts
 
 if TYPE_CHECKING:
     from logstore.queues.broker import Broker
@@ -50,6 +55,72 @@ class Queue:
     ) -> bool:
         """Take such a binding away, and say whether it was there."""
         return self._broker.unbind(source, self, routing_key, arguments)
+
+    # Consuming --------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        callback: Callable[[Message], object] | None = None,
+        *,
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        timeout: float | None = None,
+        tag: str = "",
+        channel: Channel | None = None,
+    ) -> Consumer:
+        """Consume: an iterator over the messages, which waits for more; or, with a ``callback``, a
+        thread that calls it with each of them.
+
+        ``prefetch``: how many messages it may hold that are not settled; 0: any number.
+        ``no_ack``: they are settled as they are handed out, and lost with whoever has them then.
+        ``exclusive``: nobody else may consume. ``timeout``: seconds without a message after which
+        iterating ends; None: never. ``tag``: the consumer's name in listings. Without a
+        ``channel`` it has one of its own, and what it has not settled when it is closed goes back.
+        Raises AccessRefusedError where another consumer is exclusive, UnknownQueueError.
+        """
+        queue = self._broker.work_queue(self.definition)
+        return self._broker.consumption.consume(
+            queue,
+            callback,
+            channel=channel,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            timeout=timeout,
+            tag=tag,
+        )
+
+    def get(self, *, no_ack: bool = False, channel: Channel | None = None) -> Message | None:
+        """The first message that is ready, or None; to be settled as a consumer's."""
+        found = self.get_many(1, no_ack=no_ack, channel=channel)
+        return found[0] if found else None
+
+    def get_many(
+        self, count: int, *, no_ack: bool = False, channel: Channel | None = None
+    ) -> list[Message]:
+        """Up to ``count`` messages that are ready."""
+        queue = self._broker.work_queue(self.definition)
+        return self._broker.consumption.get(queue, count, no_ack=no_ack, channel=channel)
+
+    def peek(self, count: int = 1) -> list[Message]:
+        """The first messages that are ready, which stay where they are; they cannot be settled."""
+        return self._broker.work_queue(self.definition).peek(count)
+
+    def purge(self) -> int:
+        """Drop all messages that wait, delayed ones included, and return how many it were; those
+        that were delivered stay their holders'."""
+        return self._broker.writable_queue(self.definition).purge()
+
+    def counts(self) -> QueueCounts:
+        """How many messages are ready, delivered, delayed; and how many consume."""
+        return self._broker.work_queue(self.definition).counts()
+
+    def consumers(self) -> list[ConsumerRow]:
+        """Who consumes, in all processes."""
+        return self._broker.work_queue(self.definition).consumers()
+
+    # Its end ----------------------------------------------------------------------------------
 
     def delete(self, *, if_unused: bool = False, if_empty: bool = False) -> bool:
         """Delete the queue with all messages in it, and its bindings; say whether it was there.

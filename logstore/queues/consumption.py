@@ -1,0 +1,175 @@
+"""Consuming in a store handle: its channels and consumers, and the housekeeper that serves them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from logstore import fork
+from logstore.clock import Clock
+from logstore.errors import InvalidInputError, LogstoreError
+from logstore.queues import attendance
+from logstore.queues.channel import Channel
+from logstore.queues.consuming import Consumer, Getter
+from logstore.queues.housekeeper import Housekeeper
+from logstore.queues.ledger_store import Ledgers
+from logstore.queues.message import Message
+from logstore.queues.queue import WorkQueue
+from logstore.sessions import Sessions
+
+__all__ = ["Consumption"]
+
+
+class Consumption:
+    """All that is consumed in a store handle. Usable from many threads."""
+
+    def __init__(
+        self,
+        store: str,
+        *,
+        ledgers: Ledgers,
+        sessions: Sessions,
+        clock: Clock,
+        in_use: Callable[[], Sequence[WorkQueue]],
+        find: Callable[[bytes], WorkQueue | None],
+        delete: Callable[[WorkQueue], object],
+    ) -> None:
+        """``in_use``: the queues that are open here; ``find`` opens one by its id; ``delete``
+        deletes one, by nobody's wish."""
+        self._ledgers = ledgers
+        self._sessions = sessions
+        self._in_use = in_use
+        self._delete = delete
+        self._housekeeper = Housekeeper(
+            ledgers,
+            sessions,
+            clock=clock,
+            queues=in_use,
+            find=find,
+            delete=delete,
+            name=store,
+        )
+        self.hurry = self._housekeeper.hurry
+        """There is something to do for a queue."""
+        self._mutex = threading.Lock()
+        self._numbers = itertools.count(1)
+        """Of consumers: none of a session's has another one's."""
+        self._channels: list[Channel] = []
+        self._consumers: list[Consumer] = []
+        self._own: Channel | None = None
+        """For messages that are got without a channel."""
+        self._getters: dict[tuple[Channel, WorkQueue], Getter] = {}
+        self._used = False
+
+    def _session(self) -> bytes:
+        self._used = True
+        return bytes.fromhex(self._sessions.own)
+
+    def channel(self, *, prefetch: int = 0) -> Channel:
+        """A channel of one's own; see :class:`Channel`."""
+        channel = Channel(
+            self._ledgers,
+            session=self._session(),
+            prefetch=prefetch,
+            alert=self._housekeeper.alert,
+            forget=self._forget_channel,
+        )
+        fork.remember(channel)
+        with self._mutex:
+            self._channels.append(channel)
+        self._housekeeper.begin(channel)
+        return channel
+
+    def _forget_channel(self, channel: Channel) -> None:
+        fork.forget(channel)
+        self._housekeeper.end(channel)
+        with self._mutex:
+            self._channels.remove(channel)
+            for key in [key for key in self._getters if key[0] is channel]:
+                del self._getters[key]
+
+    def consume(
+        self,
+        queue: WorkQueue,
+        callback: Callable[[Message], object] | None = None,
+        *,
+        channel: Channel | None = None,
+        **options: Any,
+    ) -> Consumer:
+        """A consumer of a queue, on a channel of its own unless one is given; see
+        ``Queue.consume``."""
+        session = self._session()
+        owned = None if channel is not None else self.channel()
+        try:
+            consumer = Consumer(
+                channel or owned or self.channel(),
+                queue,
+                session=session,
+                number=next(self._numbers),
+                owns_channel=owned is not None,
+                on_last=self._delete,
+                forget=self._forget_consumer,
+                **options,
+            )
+        except BaseException:
+            if owned is not None:
+                owned.close()
+            raise
+        with self._mutex:
+            self._consumers.append(consumer)
+        self._housekeeper.begin(consumer)
+        if callback is not None:
+            consumer.start(callback)
+        return consumer
+
+    def _forget_consumer(self, consumer: Consumer) -> None:
+        self._housekeeper.end(consumer)
+        with self._mutex, contextlib.suppress(ValueError):
+            self._consumers.remove(consumer)
+
+    def get(
+        self, queue: WorkQueue, count: int, *, no_ack: bool, channel: Channel | None
+    ) -> list[Message]:
+        """Up to ``count`` messages that are ready; see ``Queue.get``."""
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InvalidInputError(f"count={count!r:.80} is out of bounds: an int from 1 on")
+        if channel is None:
+            if self._own is None:
+                self._own = self.channel()
+            channel = self._own
+        getter = self._getters.get((channel, queue))
+        if getter is None:
+            getter = Getter(channel, queue, session=self._session())
+            self._getters[channel, queue] = getter
+        return getter.get(count, no_ack=no_ack)
+
+    def checkpoint(self) -> None:
+        """Put the ledgers of the queues in use on stable storage."""
+        for queue in self._in_use():
+            queue.checkpoint()
+
+    def close(self) -> None:
+        """Close all consumers and channels, which gives back what is not settled, and take a last
+        checkpoint."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._leave)
+            stack.callback(self._housekeeper.stop)
+            with self._mutex:
+                members: list[Channel | Consumer] = [*self._channels, *self._consumers]
+            for member in members:
+                stack.callback(member.close)
+
+    def _leave(self) -> None:
+        """Nothing of this session is left, whatever was interrupted."""
+        if not self._used:
+            return
+        session = bytes.fromhex(self._sessions.own)
+        mine = {queue_id for queue_id, one in attendance.sessions(self._ledgers) if one == session}
+        for queue in self._in_use():
+            with contextlib.suppress(LogstoreError):  # it was deleted, and its ledger with it
+                if queue.id in mine:
+                    attendance.end_session(queue, session)
+                queue.checkpoint()
