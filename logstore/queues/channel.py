@@ -35,14 +35,12 @@ from logstore.queues.ledger_rows import NEVER, Reason
 from logstore.queues.ledger_store import Changes, Ledgers
 from logstore.queues.message import Message
 from logstore.queues.queue import Level, Taken, WorkQueue
-from logstore.queues.reading import Verdicts, judge
+from logstore.queues.sorting import LeftOut, put_aside, sort_out
 
 __all__ = ["MAX_PENDING", "Channel"]
 
 MAX_PENDING = 512
 """So many acknowledgements are collected at most."""
-
-_LeftOut = tuple[Taken, Delivery, Verdicts, int]
 
 _first_tag = attrgetter("first_tag")
 
@@ -131,68 +129,26 @@ class Channel:
                 self._next_tag += delivery.lease.length
             self._acknowledged(late)
             try:
-                messages = self._read(queue, taken, deliveries, no_ack=no_ack)
+                messages, left_out = sort_out(queue, taken, deliveries)
+                if left_out:
+                    self._leave_out(queue, left_out)
+                if no_ack and messages:
+                    for delivery in deliveries:
+                        self._note_ack(delivery, delivery.open_bits)
+                    self._flush()
             except BaseException:
                 self._give_back({one: one.open_bits for one in deliveries}, delivered=False)
                 raise
             return messages
 
-    def _read(
-        self,
-        queue: WorkQueue,
-        taken: Sequence[Taken],
-        deliveries: Sequence[Delivery],
-        *,
-        no_ack: bool,
-    ) -> list[Message]:
-        """The messages of new leases, without those that may not be delivered."""
-        messages: list[Message] = []
-        left_out: list[_LeftOut] = []
-        now = queue.clock.now_ms()
-        for one, delivery in zip(taken, deliveries, strict=True):
-            lease = one.lease
-            found = one.level.reader.read(lease.first, lease.length, delivery)
-            verdicts = judge(found, restart_end=one.restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
-            if verdicts is not None or len(found) < lease.length:
-                verdicts = verdicts or Verdicts((), {}, ())
-                missing = delivery.open_bits & ~delivery.bits_at(m.offset for m in found)
-                left_out.append((one, delivery, verdicts, missing))
-                unfit = {*verdicts.lost, *verdicts.held, *verdicts.expired}
-                found = [message for message in found if message.offset not in unfit]
-            messages = messages + found if messages else found
-        if left_out:
-            self._leave_out(queue, left_out)
-        if no_ack and messages:
-            for delivery in deliveries:
-                self._note_ack(delivery, delivery.open_bits)
-            self._flush()
-        return messages
-
-    def _leave_out(self, queue: WorkQueue, left_out: Iterable[_LeftOut]) -> None:
+    def _leave_out(self, queue: WorkQueue, left_out: Sequence[LeftOut]) -> None:
         """Put messages aside that were leased, and may not be delivered."""
-
-        def leave_out(changes: Changes) -> None:
-            for one, delivery, verdicts, missing in left_out:
-                ledger = changes.of(delivery.level.ledger)
-                lease = delivery.lease
-                gone = missing | delivery.bits_at(iter(verdicts.lost))
-                if gone:
-                    ledger.ack(lease, gone)
-                if verdicts.held:
-                    ledger.hold(lease, {at - lease.first: due for at, due in verdicts.held.items()})
-                if verdicts.expired:
-                    bits = delivery.bits_at(iter(verdicts.expired))
-                    ledger.bury(lease, bits, Reason.EXPIRED)
-                if missing == delivery.open_bits:
-                    queue.pass_over(changes, one)
-
-        self._ledgers.change(leave_out)
-        for _, delivery, verdicts, missing in left_out:
-            unfit = (*verdicts.lost, *verdicts.held, *verdicts.expired)
-            self._close_bits(delivery, missing | delivery.bits_at(iter(unfit)))
-        if any(verdicts.held for _, _, verdicts, _ in left_out):
+        self._ledgers.change(lambda changes: put_aside(changes, queue, left_out))
+        for one in left_out:
+            self._close_bits(one.delivery, one.missing | one.unfit)
+        if any(one.verdicts.held for one in left_out):
             queue.signal()  # whoever sleeps until something is due
-        if any(verdicts.expired for _, _, verdicts, _ in left_out):
+        if any(one.verdicts.expired for one in left_out):
             queue.on_work()
 
     # Acknowledging ----------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Of what was leased: which messages may be delivered, and what becomes of the others.
+
+Whoever takes leases first and reads then, so that nobody has to wait for him; that a message has
+expired, or is not due, is seen by him alone, and said in a second transaction. A kill between the
+two brings the message back with all others of the lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from logstore.queues.deliveries import Delivery
+from logstore.queues.ledger_rows import Reason
+from logstore.queues.ledger_store import Changes
+from logstore.queues.message import Message
+from logstore.queues.queue import Taken, WorkQueue
+from logstore.queues.reading import Verdicts, judge
+
+__all__ = ["LeftOut", "put_aside", "sort_out"]
+
+
+class LeftOut(NamedTuple):
+    """What is not delivered of a lease."""
+
+    taken: Taken
+    delivery: Delivery
+    verdicts: Verdicts
+    missing: int
+    """The bits of offsets that the log has not got."""
+    unfit: int
+    """The bits of all that the verdicts name."""
+
+
+def sort_out(
+    queue: WorkQueue, taken: Sequence[Taken], deliveries: Sequence[Delivery]
+) -> tuple[list[Message], list[LeftOut]]:
+    """Read what was leased: the messages that may be delivered, and what may not."""
+    messages: list[Message] = []
+    left_out: list[LeftOut] = []
+    now = queue.clock.now_ms()
+    for one, delivery in zip(taken, deliveries, strict=True):
+        lease = one.lease
+        found = one.level.reader.read(lease.first, lease.length, delivery)
+        verdicts = judge(found, restart_end=one.restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
+        if verdicts is not None or len(found) < lease.length:
+            verdicts = verdicts or Verdicts((), {}, ())
+            missing = lease.open_bits & ~delivery.bits_at(m.offset for m in found)
+            unfit = {*verdicts.lost, *verdicts.held, *verdicts.expired}
+            left_out.append(
+                LeftOut(one, delivery, verdicts, missing, delivery.bits_at(iter(unfit)))
+            )
+            found = [message for message in found if message.offset not in unfit]
+        messages = messages + found if messages else found
+    return messages, left_out
+
+
+def put_aside(changes: Changes, queue: WorkQueue, left_out: Iterable[LeftOut]) -> None:
+    """Tell the ledgers."""
+    for one in left_out:
+        ledger = changes.of(one.delivery.level.ledger)
+        lease = one.delivery.lease
+        gone = one.missing | one.delivery.bits_at(iter(one.verdicts.lost))
+        if gone:
+            ledger.ack(lease, gone)
+        if one.verdicts.held:
+            dues = {at - lease.first: due for at, due in one.verdicts.held.items()}
+            ledger.hold(lease, dues)
+        if one.verdicts.expired:
+            bits = one.delivery.bits_at(iter(one.verdicts.expired))
+            ledger.bury(lease, bits, Reason.EXPIRED)
+        if one.missing == lease.open_bits:
+            queue.pass_over(changes, one.taken)
