@@ -62,8 +62,6 @@ class Housekeeper:
         self._channels: list[Channel] = []
         self._consumers: list[Consumer] = []
         self._upkeeps: dict[bytes, Upkeep] = {}
-        self._own: Channel | None = None
-        """For what is taken from the heads of queues."""
         self._wake = threading.Event()
         self._alert = False
         """Whether acknowledgements may be waiting."""
@@ -224,10 +222,7 @@ class Housekeeper:
     def _upkeep(self, queue: WorkQueue) -> Upkeep:
         upkeep = self._upkeeps.get(queue.id)
         if upkeep is None or upkeep.queue is not queue:
-            session = bytes.fromhex(self._sessions.own)
-            if self._own is None:
-                self._own = Channel(self._ledgers, session=session, alert=self.alert)
-            upkeep = self._upkeeps[queue.id] = Upkeep(queue, self._own, session)
+            upkeep = self._upkeeps[queue.id] = Upkeep(queue)
         return upkeep
 
     def checkpoint(self) -> None:

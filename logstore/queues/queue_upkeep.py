@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from itertools import pairwise
 
 from logstore.errors import FormatError, LogstoreError, UnknownQueueError
-from logstore.queues.attendance import register
-from logstore.queues.channel import Channel
-from logstore.queues.consumer_rows import GETTER, ConsumerRow, load_queue_row
-from logstore.queues.deliveries import Delivery
+from logstore.queues.consumer_rows import load_queue_row
 from logstore.queues.ledger import Ledger
-from logstore.queues.ledger_rows import NEVER, Reason, Rows, Span
+from logstore.queues.ledger_rows import NEVER, SESSION_BYTES, Reason, Rows, Span
 from logstore.queues.ledger_store import Changes
 from logstore.queues.limits import DeadLetter, drop_beyond
 from logstore.queues.message import LOOKED_AT, Message
 from logstore.queues.queue import Level, WorkQueue
-from logstore.queues.reading import expiry, judge
+from logstore.queues.reading import Verdicts, expiry, judge
+from logstore.queues.sorting import settle
 
 __all__ = ["Upkeep"]
 
@@ -40,25 +39,14 @@ would publish them twice."""
 class Upkeep:
     """Of one queue, in one store handle. For the housekeeper's thread."""
 
-    def __init__(self, queue: WorkQueue, channel: Channel, session: bytes) -> None:
-        """What is taken from the queue's head goes through ``channel``, for the own session."""
+    def __init__(self, queue: WorkQueue) -> None:
         self.queue = queue
-        self._channel = channel
-        self._session = session
-        self._is_known = False
-        """Whether others know that the session may hold messages of the queue."""
-        self.unacked = 0
-        """Messages that were taken from the head, and are not settled."""
         self._seen: tuple[int, tuple[int, ...]] = (-1, ())
         """The number of the last transaction, and the ends of the logs, when it was tended last."""
         self._next_ms = 0
         """When there is something to do even if nothing has changed."""
         self._overdue_from = 0
         """Of leases, likewise; milliseconds since the machine's start."""
-
-    def unseen(self, delivery: Delivery) -> int:
-        """All of it: what is taken from the head is nobody's delivery."""
-        return delivery.open_bits
 
     def tend(self) -> bool:
         """Do what there is to do now; True where the queue has expired, and is to be deleted.
@@ -112,36 +100,62 @@ class Upkeep:
     def _tidy_head(self, level: Level, now: int) -> None:
         """Take those messages from the head that may not be delivered, so that they are not counted
         as ready, and dead-lettered in time."""
-        queue = self.queue
+        most = 1
         while True:
             end = level.log.log_end_offset
-            spans, restart_end = level.ledger.looked_at(
-                lambda one: (
-                    one.waiting(1, log_end=end, now_ms=now),  # noqa: B023 - called at once
-                    one.head.restart_end,
-                )
-            )
-            if not spans:
-                return
-            length = min(_LOOKED_AT_ONCE, end - spans[0].first)
-            messages = level.reader.read(spans[0].first, length, LOOKED_AT)
-            verdicts = judge(messages, restart_end=restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
+            messages, verdicts = self._look_at_head(level, most, end, now)
             unfit = set() if verdicts is None else {*verdicts[0], *verdicts[1], *verdicts[2]}
             count = 0
             while count < len(messages) and messages[count].offset in unfit:
                 count += 1
             if messages and count < len(messages):
                 self._note_expiry(messages[count])
-            if not count:
+            if not count or verdicts is None:
                 return
-            if not self._is_known:
-                register(queue, ConsumerRow(queue.id, self._session, GETTER, "upkeep"))
-                self._is_known = True
-            # Others may have been quicker with some of them: what is fit after all goes back.
-            taken = self._channel.take(queue, self, count, fair=False, only=level)
-            if taken:
-                self._channel.give_back_unseen(self)
+            most = _LOOKED_AT_ONCE
+            chosen = messages[:count]
+            try:
+                self.queue.ledgers.change(
+                    partial(self._put_aside, level, chosen, verdicts, end, now)
+                )
+            except _ChangedError:
+                self._next_ms = 0  # somebody was quicker
                 return
+
+    def _look_at_head(
+        self, level: Level, most: int, end: int, now: int
+    ) -> tuple[list[Message], Verdicts | None]:
+        """Messages that are ready, the first ones, and what is to be said of them."""
+        spans, restart_end = level.ledger.looked_at(
+            lambda one: (one.waiting(most, log_end=end, now_ms=now), one.head.restart_end)
+        )
+        if not spans:
+            return [], None
+        messages = level.reader.read(spans[0].first, spans[0].length, LOOKED_AT)
+        return messages, judge(
+            messages, restart_end=restart_end, ttl_ms=self.queue.ttl_ms, now_ms=now
+        )
+
+    def _put_aside(
+        self,
+        level: Level,
+        messages: list[Message],
+        verdicts: Verdicts,
+        end: int,
+        now: int,
+        changes: Changes,
+    ) -> None:
+        """Take just these messages and settle them, so that nobody sees them gone who would have
+        to wait for them."""
+        ledger = changes.of(level.ledger)
+        leases = ledger.take(
+            len(messages), log_end=end, now_ms=now, session=bytes(SESSION_BYTES), deadline=NEVER
+        )
+        offsets = [lease.first + n for lease in leases for n in range(lease.length)]
+        if offsets != [message.offset for message in messages]:
+            raise _ChangedError
+        for lease in leases:
+            settle(ledger, lease, verdicts)
 
     def _note_expiry(self, first: Message) -> None:
         """Look again when the first message expires."""
@@ -230,6 +244,10 @@ class Upkeep:
                 if settled:
                     dropped += len(level.log.drop_segments(settled))
         return dropped
+
+
+class _ChangedError(Exception):
+    """The head of the queue is not what it was any more."""
 
 
 def settled_segments(bases: tuple[int, ...], cursor: int, spans: list[Span]) -> list[int]:

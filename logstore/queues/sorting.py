@@ -11,13 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from logstore.queues.deliveries import Delivery
-from logstore.queues.ledger_rows import Reason
+from logstore.queues.ledger import Ledger
+from logstore.queues.ledger_rows import Lease, Reason
 from logstore.queues.ledger_store import Changes
 from logstore.queues.message import Message
 from logstore.queues.queue import Taken, WorkQueue
 from logstore.queues.reading import Verdicts, judge
 
-__all__ = ["LeftOut", "put_aside", "sort_out"]
+__all__ = ["LeftOut", "put_aside", "settle", "sort_out"]
 
 
 class LeftOut(NamedTuple):
@@ -59,15 +60,25 @@ def put_aside(changes: Changes, queue: WorkQueue, left_out: Iterable[LeftOut]) -
     """Tell the ledgers."""
     for one in left_out:
         ledger = changes.of(one.delivery.level.ledger)
-        lease = one.delivery.lease
-        gone = one.missing | one.delivery.bits_at(iter(one.verdicts.lost))
-        if gone:
-            ledger.ack(lease, gone)
-        if one.verdicts.held:
-            dues = {at - lease.first: due for at, due in one.verdicts.held.items()}
-            ledger.hold(lease, dues)
-        if one.verdicts.expired:
-            bits = one.delivery.bits_at(iter(one.verdicts.expired))
-            ledger.bury(lease, bits, Reason.EXPIRED)
-        if one.missing == lease.open_bits:
+        if one.missing:
+            ledger.ack(one.delivery.lease, one.missing)
+        settle(ledger, one.delivery.lease, one.verdicts)
+        if one.missing == one.delivery.lease.open_bits:
             queue.pass_over(changes, one.taken)
+
+
+def settle(ledger: Ledger, lease: Lease, verdicts: Verdicts) -> None:
+    """Do with those messages of a lease that verdicts name what is to be done with them."""
+    held = {at - lease.first: due for at, due in verdicts.held.items() if _holds(lease, at)}
+    if held:
+        ledger.hold(lease, held)
+    lost = sum(1 << at - lease.first for at in verdicts.lost if _holds(lease, at))
+    if lost:
+        ledger.ack(lease, lost)
+    expired = sum(1 << at - lease.first for at in verdicts.expired if _holds(lease, at))
+    if expired:
+        ledger.bury(lease, expired, Reason.EXPIRED)
+
+
+def _holds(lease: Lease, offset: int) -> bool:
+    return lease.first <= offset < lease.first + lease.length
