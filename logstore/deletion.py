@@ -19,13 +19,13 @@ from collections.abc import Iterator
 
 from logstore.clock import Clock
 from logstore.locking import PartitionLock
-from logstore.log import LOCK_FILE, STATE_FILE
+from logstore.log import LOCK_FILE, STATE_FILE, PartitionLog
 from logstore.segments import filenames
 from logstore.segments.files import Files
 from logstore.state import STATE_BYTES, StateFile
 from logstore.structure import CLEANER_LOCK, remove_tree
 
-__all__ = ["remove_deleted", "take_away"]
+__all__ = ["mark_deleted", "remove_deleted", "take_away"]
 
 _LOCK_SECONDS = 5.0
 
@@ -52,6 +52,12 @@ def take_away(
             remove_tree(files, target)
         files.rename(directory, target)
         files.sync_directory(topics)
+
+
+def mark_deleted(log: PartitionLog) -> None:
+    """Step 1 for a log that is open here, by whoever holds its lock."""
+    if log._state_file is not None:
+        log._state_file.mark_deleted()
 
 
 @contextlib.contextmanager

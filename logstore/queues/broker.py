@@ -204,14 +204,28 @@ class Broker:
     ) -> bool:
         """See ``Queue.delete``."""
         self._check_writable()
+        there = self._catalogue.topology().queues.get(name)
+        if there is not None and (if_unused or if_empty) and not self._catalogue.is_gone(there):
+            queue_id = queue_id or there.queue_id
+            if queue_id != there.queue_id:
+                return False
+            with self._opened.sealing(there) as seal:
 
-        def check(queue: QueueDefinition) -> None:
-            if if_empty and not self._open(queue).is_empty():
-                raise PreconditionFailedError(f"queue {queue.name!r} is not empty")
-            if if_unused and (count := self._open(queue).counts().consumers):
-                raise PreconditionFailedError(f"queue {queue.name!r} is in use: {count} consumers")
+                def check(queue: QueueDefinition) -> None:
+                    found = seal().counts()
+                    kept = found.ready + found.unacked + found.delayed + found.dead
+                    if if_unused and found.consumers:
+                        raise PreconditionFailedError(
+                            f"queue {name!r} is in use (consumers: {found.consumers})"
+                        )
+                    if if_empty and kept:
+                        raise PreconditionFailedError(
+                            f"queue {name!r} is not empty (messages: {kept})"
+                        )
 
-        deleted = self._catalogue.delete_queue(name, queue_id=queue_id, check=check)
+                deleted = self._catalogue.delete_queue(name, queue_id=queue_id, check=check)
+        else:
+            deleted = self._catalogue.delete_queue(name, queue_id=queue_id)
         self._opened.finish_deletions()
         return deleted is not None
 

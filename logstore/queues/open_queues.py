@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from logstore.clock import Clock
 from logstore.config import LogConfig
-from logstore.deletion import remove_deleted
+from logstore.deletion import mark_deleted, remove_deleted
 from logstore.errors import LockTimeoutError, LogstoreError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.partition_files import PartitionFiles
@@ -129,6 +129,37 @@ class OpenQueues:
     def _levels(self, definition: QueueDefinition) -> Iterator[int]:
         return (level for level in range(definition.levels) if self.has_log(definition, level))
 
+    @contextlib.contextmanager
+    def sealing(self, definition: QueueDefinition) -> Iterator[Callable[[], WorkQueue]]:
+        """Inside, nobody makes a log for the queue; once the function that is given was called,
+        nobody appends to one either, unless the queue is still declared behind it.
+
+        The function is called with the locks of the definitions in hand, which come before those
+        of logs.
+        """
+        queue = self.open(definition)
+        sealed: list[PartitionLog] = []
+        with contextlib.ExitStack() as stack:
+            while True:
+                for number in self._levels(definition):
+                    queue.level(number)
+                stack.enter_context(self._making())
+                opened = {level.number for level in queue.levels()}
+                if opened.issuperset(self._levels(definition)):
+                    break
+                stack.close()  # opening one may need that lock, too
+
+            def seal() -> WorkQueue:
+                for level in queue.levels():
+                    stack.enter_context(level.log._locked())
+                    sealed.append(level.log)
+                return queue
+
+            yield seal
+            if definition.queue_id not in self._catalogue.topology().queue_ids:
+                for log in sealed:
+                    mark_deleted(log)
+
     # Deleted queues ---------------------------------------------------------------------------
 
     def finish_deletions(self) -> None:
@@ -152,14 +183,15 @@ class OpenQueues:
     def _drop_deleted(self) -> None:
         """Let go of queues that are not declared any more."""
         there = self._catalogue.topology().queue_ids
-        gone: list[WorkQueue | PartitionLog] = []
         with self._mutex:
-            gone += [self._queues.pop(key) for key in list(self._queues) if key not in there]
+            queues = [self._queues.pop(key) for key in list(self._queues) if key not in there]
         with self._opening:
-            gone += [self._logs.pop(key) for key in list(self._logs) if key[0] not in there]
-        for one in gone:
+            logs = [self._logs.pop(key) for key in list(self._logs) if key[0] not in there]
+        for queue in queues:
+            queue.close()
+        for log in logs:
             with contextlib.suppress(LogstoreError, OSError):  # there is nothing left to save
-                one.close()
+                log.close(deleted=True)
 
     def close(self) -> None:
         """Close all queues and logs."""

@@ -92,7 +92,7 @@ class Confirm(NamedTuple):
 class Confirms(Sequence[Confirm]):
     """What became of each of some messages, in their order."""
 
-    def __init__(self, routes: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, routes: list[tuple[str, ...]]) -> None:
         self._routes = routes
         self.rejected: dict[int, tuple[str, ...]] = {}
         """By a message's index: the queues that refused it."""
@@ -116,9 +116,15 @@ class Confirms(Sequence[Confirm]):
         route = self._routes[index]
         return Confirm(route, self.rejected.get(range(len(self))[index], ()))
 
-    def note_rejected(self, index: int, queue: str) -> None:
-        """A queue refused a message."""
-        self.rejected[index] = (*self.rejected.get(index, ()), queue)
+    def note(self, queue: str, indices: Sequence[int], outcome: Published | None) -> None:
+        """What became of the messages of these indices in a queue; None: it is not there."""
+        if outcome is None:
+            for index in indices:
+                self._routes[index] = tuple(name for name in self._routes[index] if name != queue)
+            return
+        for rejected in outcome.rejected:
+            index = indices[rejected]
+            self.rejected[index] = (*self.rejected.get(index, ()), queue)
 
     @property
     def unroutable(self) -> list[int]:
@@ -182,7 +188,10 @@ def publish_one(
     if route:
         envelopes = [_new_envelope((body, properties, exchange, routing_key))]
         for name in route:
-            if _append(name, envelopes, topology, open_queue, acks):
+            outcome = _append(name, envelopes, topology, open_queue, acks)
+            if outcome is None:
+                route = tuple(one for one in route if one != name)
+            elif outcome.rejected:
                 rejected += (name,)
     return Confirm(route, rejected)
 
@@ -209,8 +218,8 @@ def publish_alike(
     rows = zip(bodies, repeat(properties), repeat(exchange), repeat(routing_key), strict=False)
     envelopes: list[Envelope] = list(map(_new_envelope, rows))
     for name in route:
-        for index in _append(name, envelopes, topology, open_queue, acks):
-            confirms.note_rejected(index, name)
+        outcome = _append(name, envelopes, topology, open_queue, acks)
+        confirms.note(name, range(len(bodies)), outcome)
     return confirms
 
 
@@ -247,8 +256,7 @@ def publish(
     confirms = Confirms(routes)
     for name in sorted(by_queue):
         waiting, indices = by_queue[name]
-        for index in _append(name, waiting, topology, open_queue, acks):
-            confirms.note_rejected(indices[index], name)
+        confirms.note(name, indices, _append(name, waiting, topology, open_queue, acks))
     return confirms
 
 
@@ -301,15 +309,16 @@ def _append(
     topology: Topology,
     open_queue: Opener,
     acks: Acks,
-) -> Sequence[int]:
-    """Append messages to one queue; returns the indices of those that it refused."""
+) -> Published | None:
+    """Append messages to one queue, and say what became of them; None: it was deleted a moment ago,
+    and has none of them."""
     definition = topology.queues[name]
     if acks == "all" and (not definition.durable or _all_transient(envelopes)):
         acks = 1
     try:
-        return open_queue(definition).publish(envelopes, acks=acks).rejected
+        return open_queue(definition).publish(envelopes, acks=acks)
     except (UnknownQueueError, UnknownTopicError):
-        return ()  # it was deleted a moment ago, and these messages, as all others in it, with it
+        return None
 
 
 def _all_transient(envelopes: Sequence[Envelope]) -> bool:

@@ -22,6 +22,8 @@ from logstore import (
     UnknownQueueError,
 )
 from logstore.queues.definitions import QueueArguments
+from logstore.queues.publishing import Confirm
+from logstore.queues.queue import QueueCounts, WorkQueue
 from logstore.queues.topology import PREDECLARED
 
 from .broker_support import BootFiles, bodies, queue_directories, start_script
@@ -276,6 +278,60 @@ def test_deleting_a_queue_takes_its_bindings_and_its_files(store: Store) -> None
     assert bodies(store, "q") == []
     with pytest.raises(UnknownQueueError):
         store.queue("p", passive=True)
+
+
+def test_a_queue_is_deleted_if_it_is_empty_and_unused_and_not_otherwise(store: Store) -> None:
+    queue = store.queue("q", max_priority=2)
+    assert store.exchange("").publish(b"x", "q", priority=1).queues == ("q",)
+    with pytest.raises(PreconditionFailedError, match=r"queue 'q' is not empty \(messages: 1\)"):
+        queue.delete(if_empty=True)
+    message = queue.get()
+    assert message is not None
+    with pytest.raises(PreconditionFailedError, match=r"queue 'q' is not empty \(messages: 1\)"):
+        queue.delete(if_empty=True)  # it was delivered, and may come back
+    message.ack(flush=True)
+    in_use = pytest.raises(PreconditionFailedError, match=r"'q' is in use \(consumers: 1\)")
+    with queue.consume(), in_use:
+        queue.delete(if_unused=True, if_empty=True)
+    assert queue.delete(if_unused=True, if_empty=True)
+    assert queue_directories(store) == []
+    assert not queue.delete(if_empty=True)
+    assert store.queue("never used").delete(if_empty=True)
+
+
+def test_nobody_publishes_to_a_queue_between_the_look_into_it_and_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = store.queue("q")
+    default = store.exchange("")
+    default.publish(b"x", "q")
+    queue.purge()
+    found: list[Confirm] = []
+    publisher = threading.Thread(target=lambda: found.append(default.publish(b"late", "q")))
+    counts = WorkQueue.counts
+
+    def counts_and_publishes(work_queue: WorkQueue) -> QueueCounts:
+        before = counts(work_queue)
+        if not publisher.is_alive():
+            publisher.start()
+            publisher.join(0.3)
+            assert publisher.is_alive(), "it was not kept waiting"
+        return before
+
+    monkeypatch.setattr(WorkQueue, "counts", counts_and_publishes)
+    assert queue.delete(if_empty=True)
+    publisher.join(60)
+    assert found == [Confirm(())]  # it was told that no queue has it
+
+
+def test_a_queue_that_was_not_empty_takes_messages_as_before(store: Store) -> None:
+    queue = store.queue("q")
+    default = store.exchange("")
+    for number in range(3):
+        default.publish(b"%d" % number, "q")
+        with pytest.raises(PreconditionFailedError):
+            queue.delete(if_empty=True)
+    assert bodies(store, "q") == [b"0", b"1", b"2"]
 
 
 def test_the_ledger_of_a_deleted_queue_is_forgotten(store: Store) -> None:
