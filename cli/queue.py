@@ -15,8 +15,9 @@ from logstore.cli.pairs import arg_option, header_option, json_option, property_
 from logstore.cli.tables import print_table
 from logstore.errors import UnknownQueueError
 from logstore.queues.definitions import QueueDefinition
+from logstore.queues.queue import QueueCounts
 
-__all__ = ["queue"]
+__all__ = ["queue", "queue_fields"]
 
 
 @click.group(invoke_without_command=True)
@@ -43,11 +44,12 @@ def declare(name: str, store: str, arguments: dict[str, Any], as_json: bool) -> 
     """
     with logstore.open(store, create=True) as opened:
         # Given as it is by default, so that a queue with other arguments is refused.
-        definition = opened.queue(name, **{"durable": True, **arguments}).definition
+        declared = opened.queue(name, **{"durable": True, **arguments})
+        fields = queue_fields(declared.definition, declared.counts())
     if as_json:
-        standard_output().write(json_line(_fields(definition)))
+        standard_output().write(json_line(fields))
         return
-    Lines().line(f"declared queue {definition.name}")
+    Lines().line(f"declared queue {declared.name}")
 
 
 @queue.command(short_help="Bind a queue to an exchange.")
@@ -178,15 +180,23 @@ def publish(
 @store_option
 @json_option
 def list_queues(store: str, as_json: bool) -> None:
-    """List the queues of the store."""
+    """List the queues of the store, with what is in them."""
     with logstore.open(store, create=False, read_only=True) as opened:
-        found = opened.queues.queues()
+        queues = opened.queues
+        found = [(queue, queues.work_queue(queue).counts()) for queue in queues.queues()]
     if as_json:
-        for definition in found:
-            standard_output().write(json_line(_fields(definition)))
+        for definition, counts in found:
+            standard_output().write(json_line(queue_fields(definition, counts)))
         return
-    rows = [(definition.name, _arguments_text(definition)) for definition in found]
-    print_table(Lines(), ("QUEUE", "ARGUMENTS"), rows)
+    rows = [
+        (
+            definition.name,
+            *map(str, (counts.ready, counts.unacked, counts.consumers)),
+            _arguments_text(definition),
+        )
+        for definition, counts in found
+    ]
+    print_table(Lines(), ("QUEUE", "READY", "UNACKED", "CONSUMERS", "ARGUMENTS"), rows)
 
 
 def _arguments_text(definition: QueueDefinition) -> str:
@@ -200,10 +210,11 @@ def _arguments_text(definition: QueueDefinition) -> str:
     return " ".join([*shown, *(f"{k}={v}" for k, v in definition.arguments.given().items())])
 
 
-def _fields(definition: QueueDefinition) -> dict[str, object]:
+def queue_fields(definition: QueueDefinition, counts: QueueCounts) -> dict[str, object]:
     """A queue's JSON object."""
     return {
         "name": definition.name,
+        **counts._asdict(),
         "durable": definition.durable,
         "exclusive": definition.exclusive is not None,
         "auto_delete": definition.auto_delete,

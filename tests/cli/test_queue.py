@@ -142,16 +142,21 @@ def test_queues_are_listed(tmp_path: Path) -> None:
     lines = run("queue list", store=tmp_path).stdout.splitlines()
     assert lines[0].split()[0] == "QUEUE"
     assert [line.split()[0] for line in lines[1:]] == ["a", "b"]
+    assert lines[0].split() == ["QUEUE", "READY", "UNACKED", "CONSUMERS", "ARGUMENTS"]
+    assert lines[1].split() == ["a", "0", "0", "0"]
     assert lines[2].endswith("durable=false max_length=5")
+    run("queue publish", "", "a", "x", store=tmp_path)
     first, second = json_lines(run("queue list --json", store=tmp_path))
     assert first["name"] == "a"
     assert first["durable"] is True
+    assert [first[key] for key in ("ready", "unacked", "consumers", "delayed")] == [1, 0, 0, 0]
+    assert second["ready"] == 0
     assert second["arguments"] == {"max_length": 5}
 
 
 def test_a_queue_is_deleted_with_its_messages(tmp_path: Path) -> None:
     [fields] = json_lines(run("queue declare q --json", store=tmp_path))
-    assert fields["name"] == "q"
+    assert (fields["name"], fields["ready"]) == ("q", 0)
     run("queue publish", "", "q", "x", store=tmp_path)
     complaint = run("queue delete q --if-empty", store=tmp_path, code=1).stderr
     assert "queue 'q' is not empty" in only_line(complaint)
