@@ -36,7 +36,7 @@ from logstore.queues.exchange import Exchange
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.limits import DeadLetter
 from logstore.queues.open_queues import OpenQueues
-from logstore.queues.properties import Envelope, Properties
+from logstore.queues.properties import Envelope, Properties, check_short
 from logstore.queues.publisher import Publisher
 from logstore.queues.publishing import (
     Confirm,
@@ -116,6 +116,7 @@ class Broker:
         """The exchange of that name; with a ``type`` it is declared if it is not there. See
         ``Store.exchange``."""
         self._check_usable()
+        check_short("the name of an exchange, name", name)
         if type is None:
             if durable is not True or auto_delete or internal or alternate_exchange is not None:
                 raise InvalidInputError(
@@ -161,12 +162,13 @@ class Broker:
     ) -> Queue:
         """The queue of that name, declared if it is not there; see ``Store.queue``."""
         self._check_usable()
+        check_short("the name of a queue, name", name)
         flags = (durable, exclusive, auto_delete)
         given = flags != (None, None, None) or bool(arguments)
         if passive and given:
             raise InvalidInputError(f"queue {name!r}: passive declares nothing: no arguments")
         checked = QueueArguments.of(arguments)
-        if not given and name:
+        if not given:
             there = self._catalogue.topology().queues.get(name)
             if passive or (there is not None and not self._catalogue.is_gone(there)):
                 return self._used(self._catalogue.queue(name))

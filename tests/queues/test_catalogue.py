@@ -139,6 +139,8 @@ def test_the_predeclared_exchanges_are_there_and_stay(store: Store) -> None:
         ),
         (lambda s: s.queue("é" * 128), InvalidInputError, "has 256 bytes: at most 255"),
         (lambda s: s.queue(b"q"), InvalidInputError, "is bytes, not str"),
+        (lambda s: s.exchange(["e"]), InvalidInputError, "is list, not str"),
+        (lambda s: s.queue(["q"]), InvalidInputError, "is list, not str"),
         (lambda s: s.queue("\ud800"), InvalidInputError, "is no text that UTF-8 can hold"),
         (
             lambda s: s.exchange("e", type="round"),
@@ -157,6 +159,7 @@ def test_the_predeclared_exchanges_are_there_and_stay(store: Store) -> None:
         (lambda s: s.exchange("nobody"), UnknownExchangeError, "give a type to declare one"),
         (lambda s: s.exchange("e", internal=True), InvalidInputError, "give its type, too"),
         (lambda s: s.queue("q", passive=True), UnknownQueueError, "there is no queue called 'q'"),
+        (lambda s: s.queue(passive=True), UnknownQueueError, "there is no queue called ''"),
         (lambda s: s.queue("q", passive=True, max_length=1), InvalidInputError, "declares nothing"),
     ],
 )
