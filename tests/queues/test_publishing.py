@@ -283,13 +283,13 @@ def test_the_mandatory_messages_of_a_batch_are_returned_and_the_others_stored(
 def synced(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each queue's log was synced for somebody who waits."""
     found: Counter[str] = Counter()
-    real = GroupCommit.sync_to
+    real = GroupCommit._run
 
-    def sync_to(commit: Any, offset: int) -> None:
+    def run(commit: Any, waiter: Any) -> None:
         found[Path(commit._directory).name] += "queues" in commit._directory
-        real(commit, offset)
+        real(commit, waiter)
 
-    monkeypatch.setattr(GroupCommit, "sync_to", sync_to)
+    monkeypatch.setattr(GroupCommit, "_run", run)
     return found
 
 
