@@ -44,6 +44,7 @@ from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
 from logstore.queues.broker import Broker
+from logstore.queues.channel import Channel
 from logstore.queues.exchange import Exchange
 from logstore.queues.queue_face import Queue
 from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
@@ -390,6 +391,11 @@ class Store:
         for a reserved name, UnknownQueueError (``passive``).
         """
         return self._broker.queue(name, **options)
+
+    def channel(self, *, prefetch: int = 0) -> Channel:
+        """A channel: what is delivered on it is numbered, acknowledged and given back together.
+        ``prefetch``: how many messages of all its consumers may be unsettled; 0: any number."""
+        return self._broker.channel(prefetch=prefetch)
 
     # Consumers --------------------------------------------------------------------------------
 

@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterator
 from operator import length_hint
 from types import TracebackType
 
-from logstore.errors import ClosedError, InvalidInputError, LogstoreError
+from logstore.errors import (
+    ClosedError,
+    InvalidInputError,
+    LogstoreError,
+    UnknownQueueError,
+    UnknownTopicError,
+)
 from logstore.queues.attendance import note_use, register, unregister
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import GETTER, ConsumerRow
@@ -80,6 +86,8 @@ class Consumer:
         self._left: Iterator[Message] = iter(())
         self._watch: Watch | None = None
         self._watched: tuple[str, ...] = ()
+        self._sleeping = threading.Lock()
+        """Held while it sleeps: nobody takes the watch away from a sleeper."""
         self._mutex = threading.Lock()
         self._ended = False
         """Whether it gets no more messages."""
@@ -117,7 +125,14 @@ class Consumer:
                 return None
 
     def _fill(self, timeout: float | None) -> bool:
-        """Take more messages; False where there are none in time."""
+        """Take more messages; False where there are none in time. Raises UnknownQueueError when
+        the queue was deleted."""
+        try:
+            return self._filled(timeout)
+        except UnknownTopicError:
+            raise deleted_error(self._queue) from None
+
+    def _filled(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         if length_hint(self._left):
             return self.is_active
@@ -128,6 +143,7 @@ class Consumer:
                 if found:
                     self._fetched, self._left = found, iter(found)
                     return True
+                continue  # all that there was is delayed, or has expired: what is behind it?
             left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
             if left <= 0:
                 return False
@@ -139,6 +155,11 @@ class Consumer:
 
     def _sleep(self, seconds: float) -> None:
         """Until there may be something to take."""
+        with self._sleeping:
+            if self.is_active:
+                self._sleep_on_watch(seconds)
+
+    def _sleep_on_watch(self, seconds: float) -> None:
         directories = self._queue.directories()
         if directories != self._watched:
             self._let_go_of_watch()
@@ -250,8 +271,9 @@ class Consumer:
             if self._owns_channel:
                 self._channel.close()
         finally:
+            with self._sleeping:
+                self._let_go_of_watch()
             self.join()
-            self._let_go_of_watch()
 
     def _let_go_of_watch(self) -> None:
         watch, self._watch, self._watched = self._watch, None, ()
@@ -277,6 +299,11 @@ class Consumer:
         return f"Consumer({self.tag!r}, {self._queue.definition.name!r}, {self.unacked} unacked)"
 
 
+def deleted_error(queue: WorkQueue) -> UnknownQueueError:
+    """The error of a queue whose logs are gone."""
+    return UnknownQueueError(f"queue {queue.definition.name!r} was deleted")
+
+
 class Getter:
     """Gets messages of one queue one by one (AMQP's ``basic.get``), on a channel."""
 
@@ -294,10 +321,12 @@ class Getter:
     def get(self, count: int, *, no_ack: bool) -> list[Message]:
         """Up to ``count`` messages that are ready now."""
         messages: list[Message] = []
-        while len(messages) < count and self._queue.has_ready():
-            most = count - len(messages)
-            found = self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
-            messages += found
+        try:
+            while len(messages) < count and self._queue.has_ready():
+                most = count - len(messages)
+                messages += self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
+        except UnknownTopicError:
+            raise deleted_error(self._queue) from None
         if self._queue.definition.arguments.expires_ms is not None:
             note_use(self._queue)
         return messages

@@ -395,7 +395,8 @@ class WorkQueue:
 
             found = level.ledger.looked_at(look)
             for span in level.ledger.looked_at(lambda one: one.outstanding()):
-                there = len(level.reader.read(span.first, span.length, LOOKED_AT))
+                # By a reader of its own, that has not kept what may be gone.
+                there = len(MessageReader(level.log).read(span.first, span.length, LOOKED_AT))
                 if there < span.length and span.first >= start:
                     found.append(
                         f"of the messages {span.first} to {span.end - 1} the log has only {there}"
