@@ -143,7 +143,9 @@ class Consumer:
                 if found:
                     self._fetched, self._left = found, iter(found)
                     return True
-                continue  # all that there was is delayed, or has expired: what is behind it?
+                # Others were quicker; or all of it is delayed, or has expired: what is behind it?
+                self._queue.look()
+                continue
             left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
             if left <= 0:
                 return False

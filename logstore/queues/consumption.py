@@ -102,6 +102,7 @@ class Consumption:
         """A consumer of a queue, on a channel of its own unless one is given; see
         ``Queue.consume``."""
         session = self._session()
+        self._housekeeper.bury()  # what the dead held is delivered first, in its place
         owned = None if channel is not None else self.channel()
         try:
             consumer = Consumer(
@@ -142,6 +143,7 @@ class Consumption:
             channel = self._own
         getter = self._getters.get((channel, queue))
         if getter is None:
+            self._housekeeper.bury()
             getter = Getter(channel, queue, session=self._session())
             self._getters[channel, queue] = getter
         return getter.get(count, no_ack=no_ack)

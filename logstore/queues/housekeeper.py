@@ -182,7 +182,7 @@ class Housekeeper:
             self._tolerantly(f"queue {queue.definition.name!r}", lambda: self._tend(queue))  # noqa: B023 - called at once
 
     def bury(self) -> None:
-        """Take back what dead sessions hold."""
+        """Take back what dead sessions hold; for any thread."""
         if not self._ledgers.exist():
             return
         number = self._ledgers.number()

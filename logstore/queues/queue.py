@@ -17,7 +17,7 @@ from logstore.appending import Acks
 from logstore.clock import Clock
 from logstore.errors import LogstoreError, UnknownQueueError
 from logstore.log import PartitionLog
-from logstore.queues.consumer_rows import ConsumerRow, QueueRow, consumers_of, load_queue_row
+from logstore.queues.consumer_rows import ConsumerRow, consumers_of, load_queue_row
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
@@ -113,8 +113,8 @@ class WorkQueue:
         self._by_number: dict[int, Level] = {}
         self._levels: tuple[Level, ...] = ()
         """Those that are open, the highest first; replaced as a whole."""
-        self._complete = False
-        """Whether all levels that had a log when somebody looked are open."""
+        self._looked = -1
+        """The number of the last transaction when it was looked which levels there are."""
         self._seen = (-1, False, NEVER)
         """The number of the last transaction when the ledgers were looked at; whether anything had
         come back; when the first held message is due."""
@@ -127,14 +127,20 @@ class WorkQueue:
     # Levels -----------------------------------------------------------------------------------
 
     def levels(self) -> tuple[Level, ...]:
-        """The levels that have a log, the highest first."""
-        if not self._complete:
-            with self._mutex:
-                for number in range(self.definition.levels):
-                    if number not in self._by_number and self._has_log(number):
-                        self._open(number)
-                self._complete = True
+        """The levels that have a log, whoever has made them; the highest first."""
+        number = self.ledgers.number()
+        if number != self._looked or number < 0:
+            self._find_levels()
+            self._looked = number
         return self._levels
+
+    def _find_levels(self) -> None:
+        with self._mutex:
+            found = set(self.ledgers.read(lambda rows, _: load_queue_row(rows, self.id)).levels)
+            if self._looked < 0:  # what was there before the ledgers were, or could be read
+                found |= {n for n in range(self.definition.levels) if self._has_log(n)}
+            for number in found - self._by_number.keys():
+                self._open(number)
 
     def level(self, number: int) -> Level:
         """A level; its log is made if it is not there."""
@@ -255,16 +261,12 @@ class WorkQueue:
         number = self.ledgers.number()
         levels = self.levels()
 
-        def look(rows: Rows, _: Rows) -> tuple[QueueRow, list[Ledger]]:
-            loaded = [level.ledger.load(rows) for level in levels]
-            return load_queue_row(rows, self.id), loaded
+        def look(rows: Rows, _: Rows) -> list[Ledger]:
+            return [level.ledger.load(rows) for level in levels]
 
-        row, ledgers = self.ledgers.read(look)
+        ledgers = self.ledgers.read(look)
         for level, ledger in zip(levels, ledgers, strict=True):
             level.cursor = ledger.head.cursor
-        for one in row.levels:
-            if one not in self._by_number:
-                self._open(one).cursor = 0
         returned = any(ledger.head.returned for ledger in ledgers)
         due = min((ledger.head.next_due for ledger in ledgers), default=NEVER)
         self._seen = number, returned, due
@@ -284,12 +286,11 @@ class WorkQueue:
         now = self.clock.now_ms()
         deadline = self.clock.boottime_ms() + self.consumer_timeout_ms
         row = load_queue_row(changes.rows, self.id)
-        if len(row.levels) > len(self._levels):
-            self._seen = (-1, False, NEVER)  # somebody has made one: it is opened at the next look
         if fair and row.consumers > 1:
             ready = 0
             for level in levels:
                 head = changes.of(level.ledger).head
+                level.cursor = head.cursor
                 ready += head.ready(level.log.log_end_offset)
                 ready += head.held if head.next_due <= now else 0
             most = min(most, -(-ready // row.consumers))
