@@ -14,6 +14,7 @@ import logstore
 from logstore.cli.append import append
 from logstore.cli.backup import backup, restore
 from logstore.cli.check import check
+from logstore.cli.consume import consume
 from logstore.cli.dump import dump
 from logstore.cli.exchange import exchange
 from logstore.cli.group import group
@@ -133,5 +134,7 @@ def main(ctx: click.Context, store: str | None) -> None:
 
 _MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
 
-for _command in (append, read, dump, check, topic, group, exchange, queue, *_MAINTENANCE):
+_FAMILIES = (append, read, dump, check, topic, group, exchange, queue, consume)
+
+for _command in (*_FAMILIES, *_MAINTENANCE):
     main.add_command(_command)

@@ -171,7 +171,7 @@ class Store:
             # Before anybody appends: checkpoints are cut back to the logs' ends.
             self._live.recover()
             self._topics.finish_deletions()
-            self._broker.maintain()
+            self._broker.clear_up()
         except BaseException:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._metadata.close)

@@ -401,6 +401,11 @@ class Broker:
         return self._opened.partitions()
 
     def maintain(self) -> None:
+        """What has to be done from time to time, also for queues that nobody uses."""
+        self.clear_up()
+        self._consumption.sweep(map(self._open, self.queues()))
+
+    def clear_up(self) -> None:
         """Take away what is not there any more: by nobody's wish (sessions have ended, the machine
         was restarted), or by the wish of a process that was killed before it was done."""
         self._catalogue.sweep()

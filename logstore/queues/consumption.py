@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from logstore import fork
@@ -148,6 +148,17 @@ class Consumption:
             self._getters[channel, queue] = getter
         return getter.get(count, no_ack=no_ack)
 
+    def sweep(self, queues: Iterable[WorkQueue]) -> None:
+        """Take back what dead sessions hold, and look after queues for which nobody may be there to
+        do it: those of the store in which time changes something, or something is left to do."""
+        if not self._ledgers.exist():
+            return
+        self._housekeeper.bury()
+        for queue in queues:
+            if queue.needs_care():
+                self._housekeeper.tend(queue)
+                queue.checkpoint()
+
     def checkpoint(self) -> None:
         """Put the ledgers of the queues in use on stable storage."""
         for queue in self._in_use():
@@ -158,7 +169,7 @@ class Consumption:
         checkpoint."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._leave)
-            stack.callback(self._housekeeper.stop)
+            stack.callback(self._housekeeper.finish)
             with self._mutex:
                 members: list[Channel | Consumer] = [*self._channels, *self._consumers]
             for member in members:

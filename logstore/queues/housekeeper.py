@@ -116,13 +116,14 @@ class Housekeeper:
                     )
                     self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread."""
+    def finish(self) -> None:
+        """End the thread, and do what is left to do."""
         self._stopped.set()
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+            self.tick()
 
     def _run(self) -> None:
         calm = 0
@@ -179,7 +180,7 @@ class Housekeeper:
         for consumer in consumers:
             consumer.drop_lost(boottime)
         for queue in self._queues():
-            self._tolerantly(f"queue {queue.definition.name!r}", lambda: self._tend(queue))  # noqa: B023 - called at once
+            self._tolerantly(f"queue {queue.definition.name!r}", lambda: self.tend(queue))  # noqa: B023 - called at once
 
     def bury(self) -> None:
         """Take back what dead sessions hold; for any thread."""
@@ -211,7 +212,8 @@ class Housekeeper:
         if dead:
             self._takers_number = -1
 
-    def _tend(self, queue: WorkQueue) -> None:
+    def tend(self, queue: WorkQueue) -> None:
+        """Do what there is to do for a queue; for any thread."""
         upkeep = self._upkeep(queue)
         try:
             if upkeep.tend():

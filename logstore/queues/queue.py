@@ -21,7 +21,7 @@ from logstore.queues.consumer_rows import ConsumerRow, consumers_of, load_queue_
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
-from logstore.queues.ledger_rows import NEVER, Lease, Rows
+from logstore.queues.ledger_rows import NEVER, Head, Lease, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
 from logstore.queues.limits import DeadLetter, publish_limited
 from logstore.queues.message import LOOKED_AT, Message
@@ -333,6 +333,23 @@ class WorkQueue:
             dead += head.dead
         row = self.ledgers.read(lambda rows, _: load_queue_row(rows, self.id))
         return QueueCounts(ready, unacked, row.consumers, delayed, dead)
+
+    def needs_care(self) -> bool:
+        """Whether there is anything to do for it that no consumer does; opens no logs."""
+        arguments = self.definition.arguments
+        if arguments.message_ttl_ms is not None or arguments.expires_ms is not None:
+            return True
+        boottime = self.clock.boottime_ms()
+
+        def look(rows: Rows, _: Rows) -> bool:
+            for number in load_queue_row(rows, self.id).levels:
+                data = rows.get(self.id + bytes([number]))
+                head = Head() if data is None else Head.unpack(data)
+                if head.dead or head.earliest_deadline <= boottime:
+                    return True
+            return False
+
+        return self.ledgers.read(look)
 
     def is_empty(self) -> bool:
         """Whether there is no message in it, ready, delivered or otherwise."""

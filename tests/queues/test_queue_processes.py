@@ -284,3 +284,22 @@ def test_dead_letters_of_a_killed_process_are_moved_by_another(tmp_path: Path) -
             wait_until(lambda: failed.counts().ready == 3)
         assert bodies(failed.peek(5)) == numbered(3)
         assert drain(failed) == numbered(3)
+
+
+def test_a_round_of_maintenance_looks_after_queues_that_nobody_consumes(tmp_path: Path) -> None:
+    with opened(tmp_path / "store") as store:
+        store.queue("failed")
+        store.queue(NAME, dead_letter_exchange="", dead_letter_routing_key="failed", message_ttl=1)
+        other = store.queue("other")
+        publish(store, *numbered(2))
+        publish(store, b"a", queue="other")
+    with workers() as start:
+        worker = start("consume", tmp_path / "store", hold=True, queue="other")
+        wait_until(lambda: worker.said("got"))
+        worker.kill()
+    with opened(tmp_path / "store") as store:
+        store.maintain()
+        other = store.queue("other")
+        assert other.counts()[:3] == (1, 0, 0)
+        assert store.queue(NAME).counts().ready == 0
+        assert drain(store.queue("failed")) == numbered(2)

@@ -42,7 +42,7 @@ def publish(store: logstore.Store, end: threading.Event, options: dict[str, Any]
 
 
 def consume(store: logstore.Store, end: threading.Event, options: dict[str, Any]) -> None:
-    queue = store.queue(QUEUE)
+    queue = store.queue(options.get("queue", QUEUE))
     say("ready")
     while not end.is_set():
         with queue.consume(prefetch=options.get("prefetch", 10), timeout=0.05) as consumer:
