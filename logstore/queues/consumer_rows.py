@@ -26,6 +26,7 @@ __all__ = [
     "ID_BYTES",
     "ConsumerRow",
     "QueueRow",
+    "consumer_count",
     "consumer_key",
     "consumers_of",
     "load_queue_row",
@@ -71,6 +72,12 @@ def load_queue_row(rows: Rows, queue_id: bytes) -> QueueRow:
     """The row of a queue; an empty one where there is none."""
     data = rows.get(queue_id)
     return QueueRow() if data is None else QueueRow.unpack(data)
+
+
+def consumer_count(rows: Rows, queue_id: bytes) -> int:
+    """How many consumers a queue has: all that each delivery asks for."""
+    data = rows.get(queue_id)
+    return 0 if data is None else int.from_bytes(data[:4], "big")
 
 
 class ConsumerRow(NamedTuple):

@@ -38,9 +38,11 @@ from logstore.queues.ledger_rows import (
     Span,
     bits_of,
     held_key,
+    joined_lease,
     lease_key,
     offset_key,
     runs_of,
+    split_lease,
     unpack_held_key,
     unpack_offset,
 )
@@ -255,13 +257,13 @@ class Ledger:
         data = self._rows.get(key)
         if data is None:
             return None
-        stored = Lease.unpack(key, data)
-        bits &= stored.open_bits
-        rest = stored._replace(settled=stored.settled | bits)
-        if rest.open_bits:
-            self._rows.put(key, rest.pack())
-        else:
+        stored, settled = split_lease(data)
+        bits &= lease.all_bits & ~settled
+        settled |= bits
+        if settled == lease.all_bits:
             self._rows.delete(key)
+        else:
+            self._rows.put(key, joined_lease(stored, settled, lease.length))
         self._settled(bits.bit_count())
         return bits
 

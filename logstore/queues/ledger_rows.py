@@ -34,9 +34,11 @@ __all__ = [
     "Span",
     "bits_of",
     "held_key",
+    "joined_lease",
     "lease_key",
     "offset_key",
     "runs_of",
+    "split_lease",
     "unpack_held_key",
     "unpack_offset",
 ]
@@ -214,6 +216,11 @@ class Lease(NamedTuple):
     """A bit for each offset, the first one's lowest: those that are not in the lease any more."""
 
     @property
+    def all_bits(self) -> int:
+        """A bit for each offset."""
+        return (1 << self.length) - 1
+
+    @property
     def open_bits(self) -> int:
         """A bit for each offset that is not settled."""
         return ((1 << self.length) - 1) & ~self.settled
@@ -221,7 +228,7 @@ class Lease(NamedTuple):
     def pack(self) -> bytes:
         """The row's value."""
         head = _LEASE.pack(self.session, self.length, self.delivery_count, self.deadline)
-        return head + self.settled.to_bytes(self.length + 7 >> 3, "little")
+        return joined_lease(head, self.settled, self.length)
 
     @classmethod
     def unpack(cls, key: bytes, data: bytes) -> Lease:
@@ -230,6 +237,16 @@ class Lease(NamedTuple):
         session, length, delivery_count, deadline = _unpacked(_LEASE, data[: _LEASE.size])
         settled = int.from_bytes(data[_LEASE.size :], "little")
         return cls(first, number, session, length, delivery_count, deadline, settled)
+
+
+def split_lease(data: bytes) -> tuple[bytes, int]:
+    """A lease's row as what stays as it is, and the bits of what is settled."""
+    return data[: _LEASE.size], int.from_bytes(data[_LEASE.size :], "little")
+
+
+def joined_lease(head: bytes, settled: int, length: int) -> bytes:
+    """The opposite."""
+    return head + settled.to_bytes(length + 7 >> 3, "little")
 
 
 class Span(NamedTuple):

@@ -17,7 +17,12 @@ from logstore.appending import Acks
 from logstore.clock import Clock
 from logstore.errors import LogstoreError, UnknownQueueError
 from logstore.log import PartitionLog
-from logstore.queues.consumer_rows import ConsumerRow, consumers_of, load_queue_row
+from logstore.queues.consumer_rows import (
+    ConsumerRow,
+    consumer_count,
+    consumers_of,
+    load_queue_row,
+)
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
@@ -33,6 +38,8 @@ __all__ = ["DeadLetter", "Level", "QueueCounts", "Taken", "WorkQueue"]
 
 DEFAULT_CONSUMER_TIMEOUT_MS = 30 * 60 * 1000
 """RabbitMQ's."""
+_FRESH_BYTES = 64 << 10
+"""The largest body that is kept for whoever may wait for it."""
 SIGNAL = "signal"
 """A file in the directory of level 0, which is written to when there is something to take that no
 append tells of."""
@@ -219,7 +226,10 @@ class WorkQueue:
         now = self.clock.now_ms()
         if self.definition.levels == 1:
             level = self._by_number.get(0) or self._open(0)
-            level.log.append(to_records(envelopes, timestamp_ms=now), acks=acks)
+            records = to_records(envelopes, timestamp_ms=now)
+            appended = level.log.append(records, acks=acks)
+            if len(records) == 1 and len(envelopes[0].body) <= _FRESH_BYTES:
+                level.reader.note_appended(appended.base_offset, records[0])
         else:
             for number, chosen in self.by_level(envelopes).items():
                 level = self._by_number.get(number) or self._open(number)
@@ -285,15 +295,15 @@ class WorkQueue:
         levels = self._levels if only is None else (only,)
         now = self.clock.now_ms()
         deadline = self.clock.boottime_ms() + self.consumer_timeout_ms
-        row = load_queue_row(changes.rows, self.id)
-        if fair and row.consumers > 1:
+        consumers = consumer_count(changes.rows, self.id) if fair else 1
+        if consumers > 1:
             ready = 0
             for level in levels:
                 head = changes.of(level.ledger).head
                 level.cursor = head.cursor
                 ready += head.ready(level.log.log_end_offset)
                 ready += head.held if head.next_due <= now else 0
-            most = min(most, -(-ready // row.consumers))
+            most = min(most, -(-ready // consumers))
         taken = []
         for level in levels:
             if most <= 0:

@@ -41,6 +41,9 @@ class MessageReader:
         self._kept: tuple[int, int, list[Record]] = (0, 0, [])
         """The batch that was decoded last, of which somebody may want more: first offset, the one
         behind the last, records. Replaced as a whole."""
+        self._fresh: tuple[int, Record | None] = (-1, None)
+        """What was appended here last, if it was one message alone, and its offset: whoever waits
+        for it in this process need not read it. Replaced as a whole."""
         self._record_bytes = 200.0
         """About how much a record takes in the log, as far as is known."""
 
@@ -48,9 +51,16 @@ class MessageReader:
         """About how many messages may be read for one take."""
         return max(1, int(_MOST_BYTES / self._record_bytes))
 
+    def note_appended(self, offset: int, record: Record) -> None:
+        """A message was appended, alone."""
+        self._fresh = offset, record
+
     def read(self, first: int, length: int, handle: object) -> list[Message]:
         """The messages of ``length`` offsets from ``first`` on, those that the log has not got left
         out. Raises FormatError where the log is damaged."""
+        offset, record = self._fresh
+        if offset == first and length == 1 and record is not None:
+            return [_new_tuple(Message, (handle, offset, *record[1:]))]
         end = first + length
         offset = first
         messages: list[Message] = []
