@@ -1,4 +1,4 @@
-"""Work queues: how fast messages are routed and published, and how far from what is possible.
+"""Work queues: how fast messages are routed, published and delivered, beside what is possible.
 
     python bench/queue.py [--quick] [--json] [--only TITLE]
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import logstore
 from bench.append import on_new_file, on_new_log, write_and_sync, write_only
+from bench.consuming import consuming_tables
 from bench.harness import (
     BATCH_RECORDS,
     Options,
@@ -269,9 +270,10 @@ def tables(directory: Path, options: Options) -> Iterator[Table]:
     yield synced_table(options, directory)
     yield single_table(options, directory)
     yield routing_table(options, directory)
+    yield from consuming_tables(directory, options)
 
 
 if __name__ == "__main__":
     assert BATCH_RECORDS == 500, "the titles say so"
     with scratch_directory() as scratch:
-        report("Routing and publishing, beside their limits.", partial(tables, scratch))
+        report("Routing, publishing and consuming, beside their limits.", partial(tables, scratch))
