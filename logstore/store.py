@@ -13,12 +13,11 @@ On disk::
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import chain
 from types import TracebackType
 from typing import Any
@@ -31,36 +30,25 @@ from logstore.describe import TopicDescription, describe
 from logstore.errors import (
     ClosedError,
     ForkedError,
-    FormatError,
-    InvalidInputError,
-    LockTimeoutError,
     PoisonedError,
     ReadOnlyError,
-    StoreNotFoundError,
-    UnsupportedFormatError,
 )
 from logstore.groups.groups import Groups
 from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
-from logstore.metadata import META, METADATA_TOPIC, TOPICS, Metadata
+from logstore.making import FORMAT_VERSION, identify, making
+from logstore.metadata import METADATA_TOPIC, Metadata
 from logstore.queues.broker import Broker
 from logstore.queues.channel import Channel
 from logstore.queues.exchange import Exchange
 from logstore.queues.queue_face import Queue
-from logstore.segments.files import DiskFiles, FileLock, Files, read_bounded, write_atomically
+from logstore.segments.files import DiskFiles, Files
 from logstore.sessions import Sessions
 from logstore.subscription import RebalanceListener, Topics
 from logstore.topic import Topic
 from logstore.topics import TopicCatalogue
 
 __all__ = ["FORMAT_VERSION", "Store", "open_store"]
-
-FORMAT_VERSION = 1
-"""The version of the store's layout; a store of a newer one is refused."""
-
-_STORE_FILE = "store.json"
-_MAX_STORE_FILE_BYTES = 64 << 10
-_MAKING_SECONDS = 30
 
 
 def open_store(
@@ -113,8 +101,11 @@ class Store:
         self._mutex = threading.Lock()
         self._closing = False
         self._closed = False
-        self.id = self._identify(create=create and not read_only)
+        self.id = identify(
+            self.path, create=create and not read_only, files=self._files, clock=self._clock
+        )
         """The store's id."""
+        held_making = partial(making, self.path, files=self._files, clock=self._clock)
         self._metadata = Metadata(
             self.path, read_only=read_only, files=self._files, clock=self._clock
         )
@@ -125,7 +116,7 @@ class Store:
             clock=self._clock,
             read_only=read_only,
             check_usable=self._check_usable,
-            making=self._making,
+            making=held_making,
         )
         self._live = Live(
             self.path, self._metadata, files=self._files, clock=self._clock, read_only=read_only
@@ -151,7 +142,7 @@ class Store:
             clock=self._clock,
             read_only=read_only,
             check_usable=self._check_usable,
-            making=self._making,
+            making=held_making,
         )
         self._maintenance = Maintenance(
             self._files,
@@ -189,69 +180,6 @@ class Store:
         """Away with what dead processes left."""
         self._sessions.sweep()
         self._live.check_readers()
-
-    def _identify(self, *, create: bool) -> uuid.UUID:
-        path = os.path.join(self.path, _STORE_FILE)
-        if not self._files.exists(path):
-            if not create:
-                raise StoreNotFoundError(f"{self.path}: there is no store here")
-            self._make(path)
-        data = read_bounded(self._files, path, _MAX_STORE_FILE_BYTES)
-        try:
-            fields = json.loads(data)
-            version, store_id = fields["format_version"], uuid.UUID(fields["store_id"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FormatError("this is no store's description", path=path, found=error) from error
-        if version != FORMAT_VERSION:
-            raise UnsupportedFormatError(
-                "the store was made by another version of logstore",
-                path=path,
-                expected=f"format version {FORMAT_VERSION}",
-                found=version,
-            )
-        return store_id
-
-    def _make(self, path: str) -> None:
-        """Commit point: the rename of ``store.json``; until then the directory is no store."""
-        if self._files.exists(self.path) and not self._files.is_directory(self.path):
-            raise InvalidInputError(f"{self.path}: this is no directory")
-        self._files.make_directory(self.path)
-        strangers = set(self._files.names(self.path)) - {TOPICS, META, _STORE_FILE + ".tmp"}
-        if strangers and not self._files.exists(path):
-            raise InvalidInputError(
-                f"{self.path}: will not make a store in a directory that holds other things "
-                f"({min(strangers)!r}, for one)"
-            )
-        self._files.make_directory(os.path.join(self.path, TOPICS))
-        with self._making():
-            if not self._files.exists(path):
-                fields = {"format_version": FORMAT_VERSION, "store_id": str(uuid.uuid4())}
-                write_atomically(self._files, path, json.dumps(fields, indent=1).encode() + b"\n")
-
-    @contextlib.contextmanager
-    def _making(self) -> Iterator[None]:
-        """Held to make what several processes may find missing at once."""
-        lock = self._files.lock(os.path.join(self.path, TOPICS, "lock"))
-        try:
-            self._wait_for(lock)
-            yield
-        finally:
-            lock.close()
-
-    def _wait_for(self, lock: FileLock) -> None:
-        """Somebody else may be making the store; that takes a moment."""
-        deadline = self._clock.monotonic() + _MAKING_SECONDS
-        while True:
-            try:
-                lock.acquire()
-                return
-            except BlockingIOError:
-                if self._clock.monotonic() > deadline:
-                    raise LockTimeoutError(
-                        f"{self.path}: another process has been making the store or a "
-                        f"partition for {_MAKING_SECONDS} seconds; is it stopped?"
-                    ) from None
-            self._clock.sleep(0.001)
 
     # Topics -----------------------------------------------------------------------------------
 

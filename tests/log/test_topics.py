@@ -340,7 +340,7 @@ def test_what_is_being_compacted_is_taken_away_later(
 def test_a_store_opens_while_somebody_else_is_stopped_in_a_deletion(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("logstore.store._MAKING_SECONDS", 0.05)
+    monkeypatch.setattr("logstore.making._MAKING_SECONDS", 0.05)
     with logstore.open(path) as store:
         store.create_topic("orders")
         store.create_topic("kept").partition(0).append(records("a"))
