@@ -259,6 +259,9 @@ class Broker:
         """Delete a queue that has expired, or has lost its last consumer, unless it has one
         again."""
         definition = queue.definition
+        if self._catalogue.is_gone(definition):  # exclusive, and its session has ended
+            self.clear_up()
+            return
         with contextlib.suppress(PreconditionFailedError, UnknownQueueError):
             self.delete_queue(definition.name, queue_id=definition.queue_id, if_unused=True)
 

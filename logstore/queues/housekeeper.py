@@ -143,7 +143,7 @@ class Housekeeper:
                 self._next_tick = now + TICK_SECONDS
                 self.tick()
             if now >= self._next_checkpoint:
-                self._tolerantly("checkpoint", self.checkpoint)
+                self.checkpoint()
                 took = time.monotonic() - now
                 self._next_checkpoint = now + max(CHECKPOINT_SECONDS, 20 * took)
 
@@ -207,7 +207,8 @@ class Housekeeper:
                     queue.definition.name,
                     count,
                 )
-            if last and queue.definition.auto_delete:
+            is_its_own = queue.definition.exclusive == session.hex()
+            if is_its_own or (last and queue.definition.auto_delete):
                 self._delete(queue)
         if dead:
             self._takers_number = -1
@@ -230,5 +231,9 @@ class Housekeeper:
     def checkpoint(self) -> None:
         """Put the ledgers of all queues in use on stable storage, and delete settled segments."""
         for queue in self._queues():
-            queue.checkpoint()
-            self._upkeep(queue).drop_settled()
+            name = queue.definition.name
+            self._tolerantly(f"checkpoint of {name!r}", lambda: self._checkpoint(queue))  # noqa: B023 - called at once
+
+    def _checkpoint(self, queue: WorkQueue) -> None:
+        queue.checkpoint(tolerant=False)
+        self._upkeep(queue).drop_settled()

@@ -21,6 +21,7 @@ import pytest
 import logstore
 from logstore.segments.files import DiskFiles
 
+from .broker_support import start_script
 from .support import NAME, bodies, drain, numbered, opened, publish, wait_until, work_queue
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -169,6 +170,31 @@ def test_an_auto_delete_queue_of_a_killed_consumer_goes(tmp_path: Path) -> None:
             consumer.get()
             worker.kill()
             wait_until(lambda: NAME not in [one.name for one in store.queues.queues()])
+
+
+EXCLUSIVE = """
+import sys, logstore
+store = logstore.open(sys.argv[1], maintenance_interval=None)
+consumer = store.queue("mine", exclusive=True).consume()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_exclusive_queue_of_a_killed_process_goes(store: logstore.Store) -> None:
+    process = start_script(EXCLUSIVE, store.path)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        directories = Path(store.path) / "queues"
+        before = set(directories.iterdir())
+        with store.queue(NAME).consume() as consumer:
+            consumer.get()
+            process.kill()
+            wait_until(lambda: len(set(directories.iterdir()) & before) < len(before))
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
 
 
 def test_messages_that_nobody_is_left_to_take_back_come_back_when_somebody_opens(
