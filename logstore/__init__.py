@@ -16,11 +16,14 @@ from __future__ import annotations
 from logstore.backup import BackupResult
 from logstore.config import LogConfig
 from logstore.consumer import Consumer
+from logstore.delivery import DeliveryFuture, RecordMetadata
 from logstore.describe import TopicDescription
 from logstore.errors import (
     AccessRefusedError,
+    BufferExhaustedError,
     ChecksumError,
     ClosedError,
+    DeliveryTimeoutError,
     FencedMemberError,
     ForkedError,
     FormatError,
@@ -34,8 +37,10 @@ from logstore.errors import (
     NackedError,
     NoOffsetError,
     OffsetOutOfRangeError,
+    OutOfOrderSequenceError,
     PoisonedError,
     PreconditionFailedError,
+    ProducerFencedError,
     PublishError,
     ReadOnlyError,
     ResourceLockedError,
@@ -54,6 +59,8 @@ from logstore.groups.membership import Membership, Rebalance
 from logstore.groups.resets import OffsetReset
 from logstore.log import Appended, LogView, PartitionLog
 from logstore.partitions import OffsetAndMetadata, TopicPartition
+from logstore.producer import Producer
+from logstore.producer_states import ProducerStamp
 from logstore.queues import (
     Channel,
     Confirm,
@@ -85,6 +92,7 @@ __all__ = [
     "Appended",
     "BackupResult",
     "Batch",
+    "BufferExhaustedError",
     "Channel",
     "ChecksumError",
     "ClosedError",
@@ -93,6 +101,8 @@ __all__ = [
     "Confirms",
     "Consumer",
     "ConsumerRecord",
+    "DeliveryFuture",
+    "DeliveryTimeoutError",
     "Exchange",
     "FencedMemberError",
     "Fetch",
@@ -114,10 +124,14 @@ __all__ = [
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
     "OffsetReset",
+    "OutOfOrderSequenceError",
     "Outgoing",
     "PartitionLog",
     "PoisonedError",
     "PreconditionFailedError",
+    "Producer",
+    "ProducerFencedError",
+    "ProducerStamp",
     "Properties",
     "PublishError",
     "Publisher",
@@ -128,6 +142,7 @@ __all__ = [
     "Rebalance",
     "RebalanceListener",
     "Record",
+    "RecordMetadata",
     "ResourceLockedError",
     "Returned",
     "Store",

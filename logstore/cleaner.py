@@ -23,6 +23,7 @@ from logstore.compaction import CompactionPlan
 from logstore.config import LogConfig
 from logstore.errors import FormatError
 from logstore.key_map import KeyMap
+from logstore.producer_states import ProducerState
 from logstore.retention import SegmentInfo
 from logstore.segments import filenames, offset_index, time_index
 from logstore.segments.batch import Batch
@@ -123,8 +124,9 @@ class Cleaner:
     directory: str
     config: LogConfig
     now_ms: int
-    last_offset_of_producer: Callable[[int], int]
-    """The last offset that a producer wrote in the whole log, the active segment included."""
+    producer: Callable[[int], ProducerState | None]
+    """What a producer wrote last in the whole log, the active segment included; None for one that
+    is forgotten."""
     report: Callable[[int], None] = field(default=lambda _: None)
 
     def build_map(self, segments: Sequence[SegmentInfo], plan: CompactionPlan) -> KeyMap:
@@ -206,6 +208,8 @@ class Cleaner:
         """What stays of a batch: its own bytes, others, or nothing."""
         header = batch.header
         discard = transactions.may_discard(batch)
+        if header.magic > 1 and not header.record_count:
+            return self._nothing_left(batch)
         if header.control:
             return self._filter_control(batch, discard)
         if header.magic < 2:
@@ -260,13 +264,19 @@ class Cleaner:
         return batch.raw if self.now_ms < horizon else self._nothing_left(batch)
 
     def _nothing_left(self, batch: Batch) -> bytes | None:
-        """A producer's last batch stays without its records: its sequence number is needed."""
+        """A producer's last batch stays without its records: its sequence number is needed. Where
+        there are only markers, the last epoch is."""
         header = batch.header
-        if header.producer_id >= 0 and (
-            self.last_offset_of_producer(header.producer_id) == header.last_offset
-        ):
-            return empty_batch(header) if header.record_count else batch.raw
-        return None
+        state = self.producer(header.producer_id) if header.producer_id >= 0 else None
+        if state is None:
+            return None
+        if state.batches:
+            is_last = header.last_offset == state.last_offset
+        else:
+            is_last = header.control and header.producer_epoch == state.epoch
+        if not is_last:
+            return None
+        return empty_batch(header) if header.record_count else batch.raw
 
     def _batches(self, segment: SegmentInfo) -> Iterator[Batch]:
         path = segment_path(self.directory, segment.base_offset, filenames.LOG)

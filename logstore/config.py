@@ -152,6 +152,12 @@ class LogConfig:
         _integer(1 << 10, 1 << 40),
         "The memory that compaction may use to remember keys; more keys take several passes.",
     )
+    producer_id_expiration_ms: int = _key(
+        _DAY_MS,
+        _integer(1, _INT32_MAX),
+        "An idempotent producer that has written nothing for this long is forgotten, unless it has "
+        "a name.",
+    )
     message_timestamp_type: str = _key(
         TimestampType.CREATE.label,
         _choice(TimestampType.CREATE.label, TimestampType.LOG_APPEND.label),

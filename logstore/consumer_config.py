@@ -6,48 +6,31 @@ whatever was produced before its first member came is passed over without a word
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from logstore.errors import InvalidInputError
 from logstore.groups.assignors import ASSIGNORS
+from logstore.groups.records import group_id
+from logstore.options import INT64_MAX, Options, integer, one_of, option, text
 
 __all__ = ["ConsumerConfig"]
 
-_INT32_MAX = (1 << 31) - 1
-_INT64_MAX = (1 << 63) - 1
 
-
-def _integer(lowest: int, highest: int = _INT32_MAX) -> Callable[[str, Any], str | None]:
-    def check(key: str, value: Any) -> str | None:
-        if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
-            return None
-        return f"{key}={value!r} is out of bounds: a whole number, {lowest} to {highest}"
-
-    return check
-
-
-def _one_of(*allowed: object) -> Callable[[str, Any], str | None]:
-    def check(key: str, value: Any) -> str | None:
-        return (
-            None
-            if value in allowed
-            else f"{key}={value!r} is none of {', '.join(map(repr, allowed))}"
-        )
-
-    return check
+def _group(key: str, value: Any) -> str | None:
+    try:
+        if value is not None:
+            group_id(value)
+    except InvalidInputError as error:
+        return f"{key}: {error}"
+    return None
 
 
 def _name(key: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and 0 < len(value) <= 1000):
         return None
     return f"{key}={value!r} is no name: 1 to 1,000 characters"
-
-
-def _text(key: str, value: Any) -> str | None:
-    return None if isinstance(value, str) else f"{key}={value!r} is no text"
 
 
 def _strategy(key: str, value: Any) -> str | None:
@@ -57,57 +40,41 @@ def _strategy(key: str, value: Any) -> str | None:
     return f"{key}={value!r} is none of {', '.join(ASSIGNORS)}, nor a list of them"
 
 
-def _key(default: Any, check: Callable[[str, Any], str | None]) -> Any:
-    return dataclasses.field(default=default, metadata={"check": check})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerConfig:
+class ConsumerConfig(Options):
     """Raises InvalidInputError, naming key and bounds."""
 
-    group: str | None = _key(None, _name)
+    owner: ClassVar[str] = "a consumer"
+
+    group: str | None = option(None, _group)
     """The consumer group; None: the consumer reads alone and can commit nothing."""
-    group_instance_id: str | None = _key(None, _name)
+    group_instance_id: str | None = option(None, _name)
     """A static member's name: when it comes back within its session nothing is rebalanced."""
-    client_id: str = _key("", _text)
+    client_id: str = option("", text)
     """A name that is shown in descriptions of the group."""
-    auto_offset_reset: str = _key("earliest", _one_of("earliest", "latest", "none"))
+    auto_offset_reset: str = option("earliest", one_of("earliest", "latest", "none"))
     """Where to begin without a committed offset, or when the log does not hold it any more."""
-    enable_auto_commit: bool = _key(True, _one_of(True, False))
-    auto_commit_interval_ms: int = _key(5000, _integer(0))
-    max_poll_records: int = _key(500, _integer(1))
+    enable_auto_commit: bool = option(True, one_of(True, False))
+    auto_commit_interval_ms: int = option(5000, integer(0))
+    max_poll_records: int = option(500, integer(1))
     """The most records that one ``poll`` returns, or that one step of the iterator reads ahead."""
-    fetch_max_bytes: int = _key(50 << 20, _integer(1))
+    fetch_max_bytes: int = option(50 << 20, integer(1))
     """About how much is read from a log at once; a batch is always read whole."""
-    max_partition_fetch_bytes: int = _key(1 << 20, _integer(1))
+    max_partition_fetch_bytes: int = option(1 << 20, integer(1))
     """The same, for each partition; the smaller one counts."""
-    consumer_timeout_ms: int = _key(-1, _integer(-1, _INT64_MAX))
+    consumer_timeout_ms: int = option(-1, integer(-1, INT64_MAX))
     """How long the iterator waits for another record before it ends; -1: for ever."""
-    session_timeout_ms: int = _key(45_000, _integer(1))
+    session_timeout_ms: int = option(45_000, integer(1))
     """After how long without a heartbeat a member is taken for dead."""
-    heartbeat_interval_ms: int = _key(3_000, _integer(1))
-    max_poll_interval_ms: int = _key(300_000, _integer(1))
+    heartbeat_interval_ms: int = option(3_000, integer(1))
+    max_poll_interval_ms: int = option(300_000, integer(1))
     """After how long without a ``poll`` a member has to give up its partitions."""
-    partition_assignment_strategy: str | Sequence[str] = _key("range", _strategy)
+    partition_assignment_strategy: str | Sequence[str] = option("range", _strategy)
     """One assignor or several, the preferred one first: range, roundrobin, sticky,
     cooperative-sticky."""
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> ConsumerConfig:
-        """The configuration with these options; raises InvalidInputError for an unknown one."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise InvalidInputError(
-                    f"a consumer has no option called {name!r}; there are {', '.join(known)}"
-                )
-        return cls(**options)
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            problem = field.metadata["check"](field.name, getattr(self, field.name))
-            if problem:
-                raise InvalidInputError(problem)
+    def check(self) -> None:
+        """Raise InvalidInputError where options contradict each other."""
         if self.heartbeat_interval_ms >= self.session_timeout_ms:
             raise InvalidInputError(
                 f"heartbeat_interval_ms={self.heartbeat_interval_ms} must be below "

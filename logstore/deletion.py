@@ -18,8 +18,9 @@ import uuid
 from collections.abc import Iterator
 
 from logstore.clock import Clock
+from logstore.handle import LOCK_FILE, STATE_FILE
 from logstore.locking import PartitionLock
-from logstore.log import LOCK_FILE, STATE_FILE, PartitionLog
+from logstore.log import PartitionLog
 from logstore.segments import filenames
 from logstore.segments.files import Files
 from logstore.state import STATE_BYTES, StateFile

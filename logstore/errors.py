@@ -25,6 +25,10 @@ The tree::
     ├── AccessRefusedError               not for clients: reserved names, internal exchanges
     ├── ResourceLockedError              an exclusive queue of another session
     ├── LeaseExpiredError                a message was settled that may be somebody else's by now
+    ├── ProducerFencedError              a younger instance has taken the producer's place
+    ├── OutOfOrderSequenceError          a producer's batch is not the one that was to come next
+    ├── BufferExhaustedError             a producer's memory stayed full for too long
+    ├── DeliveryTimeoutError             a record could not be delivered in time
     └── PublishError                     not every message of a publish is in all its queues
         ├── UnroutableError              a mandatory message that no queue gets
         └── NackedError                  a queue refused a message, since it is full
@@ -46,8 +50,10 @@ from logstore.segments.errors import (
 
 __all__ = [
     "AccessRefusedError",
+    "BufferExhaustedError",
     "ChecksumError",
     "ClosedError",
+    "DeliveryTimeoutError",
     "FencedMemberError",
     "ForkedError",
     "FormatError",
@@ -61,8 +67,10 @@ __all__ = [
     "NackedError",
     "NoOffsetError",
     "OffsetOutOfRangeError",
+    "OutOfOrderSequenceError",
     "PoisonedError",
     "PreconditionFailedError",
+    "ProducerFencedError",
     "PublishError",
     "ReadOnlyError",
     "ResourceLockedError",
@@ -194,3 +202,22 @@ class UnroutableError(PublishError):
 
 class NackedError(PublishError):
     """A queue is full, and refused a message (``overflow=reject-publish``)."""
+
+
+class ProducerFencedError(LogstoreError):
+    """Another instance of the producer, of a higher epoch, has taken its place. (Kafka calls it
+    InvalidProducerEpoch, too.)"""
+
+
+class OutOfOrderSequenceError(LogstoreError):
+    """A producer's batch does not go on behind its last one: something in between is missing, or
+    somebody else has written under its name."""
+
+
+class BufferExhaustedError(LogstoreError):
+    """A producer's ``buffer_memory`` stayed full for ``max_block_ms``; the record was not taken."""
+
+
+class DeliveryTimeoutError(LogstoreError):
+    """A record could not be delivered within ``delivery_timeout_ms``; the last error is its cause.
+    Whether it is in the log can be seen there."""

@@ -33,6 +33,7 @@ from logstore.segments.scan import Damage, has_unwritten_sector, survey
 from logstore.state import CLEAN, POISONED, Checkpoint, LogState, StateFile
 from logstore.structure import (
     drop_below,
+    drop_snapshots,
     finish_swaps,
     list_segments,
     read_offset,
@@ -81,13 +82,15 @@ def recover(
         bases = (log_start_offset,)
     active = bases[-1]
     poisoned = bool(previous.flags & POISONED)
+    generation = (previous.generation + 2) & ~1
     state = LogState(
-        generation=(previous.generation + 2) & ~1,
+        generation=generation,
         active_base=active,
         log_start_offset=max(bases[0], log_start_offset),
         next_offset=active,
         due_epoch=max(previous.due_epoch, marks.due_epoch),
         flags=CLEAN if marks.clean else 0,
+        tail_generation=generation,
     )
     log_path = segment_path(directory, active, filenames.LOG)
     file = files.open(log_path, write=True)
@@ -127,6 +130,7 @@ def recover(
     lowest_end = max(log_start_offset, marks.lowest_end)
     if state.next_offset < lowest_end:
         state = _go_on_at(files, directory, state, lowest_end)
+    drop_snapshots(files, directory, end=state.next_offset)
     state.synced_offset = state.last_stable_offset = state.next_offset
 
     def save_due(epoch: int) -> None:

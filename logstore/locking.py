@@ -63,29 +63,31 @@ class PartitionLock:
             finally:
                 self.release()
 
-    def threads(self) -> threading.Lock:
-        """The thread lock, free a moment ago; raises LockTimeoutError if it does not get free."""
+    def threads(self, timeout: float | None = None) -> threading.Lock:
+        """The thread lock, free a moment ago; raises LockTimeoutError if it does not get free
+        (``timeout``: another one than the lock's own)."""
         if self.barred:
             self._check()
         if self.mutex.locked():
-            if not self.mutex.acquire(timeout=self._timeout):
-                raise self._timed_out("thread")
+            timeout = self._timeout if timeout is None else timeout
+            if not self.mutex.acquire(timeout=timeout):
+                raise self._timed_out("thread", timeout)
             self.mutex.release()
         return self.mutex
 
-    def acquire(self) -> None:
+    def acquire(self, timeout: float | None = None) -> None:
         """Take the file's lock, with the thread lock in hand; raises LockTimeoutError."""
         if self.barred:
             self._check()
         try:
             self._file_lock.acquire()
         except BlockingIOError:
-            self._wait()
+            self._wait(self._timeout if timeout is None else timeout)
 
-    def _wait(self) -> None:
+    def _wait(self, timeout: float) -> None:
         # A blocking flock could not be interrupted. Giving way once or twice is nearly always
         # enough; the pauses grow in case the holder sleeps.
-        deadline = self._clock.monotonic() + self._timeout
+        deadline = self._clock.monotonic() + timeout
         pause = 0.0
         while True:
             self._check()
@@ -96,12 +98,12 @@ class PartitionLock:
                 return
             except BlockingIOError:
                 if self._clock.monotonic() > deadline:
-                    raise self._timed_out("process") from None
+                    raise self._timed_out("process", timeout) from None
 
-    def _timed_out(self, holder: str) -> LockTimeoutError:
+    def _timed_out(self, holder: str, timeout: float) -> LockTimeoutError:
         return LockTimeoutError(
             f"{self._name}: another {holder} has held the partition's lock for "
-            f"{self._timeout:g} seconds; is it stopped?"
+            f"{timeout:g} seconds; is it stopped?"
         )
 
     def drain(self) -> None:

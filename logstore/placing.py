@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Literal
 
 from logstore.appending import Appended, Guard, LogView, new_appended
-from logstore.ready import check_offsets, new_epochs, placed
+from logstore.producer_log import of_batch
+from logstore.producer_states import SentBatch, new_batch
+from logstore.ready import check_offsets, new_epochs, placed, where
 from logstore.segments.batch import Batch, place
 from logstore.writer import LogWriter, batch_size
 
-__all__ = ["write_ready", "write_sealed"]
+__all__ = ["write_ready", "write_sealed", "write_stamped"]
+
+Sealed = tuple[int, bytes, int, int, int]
+"""CRC, what stands behind it, count of records, largest timestamp, size (see ``seal_parts``)."""
 
 
-def write_sealed(
-    writer: LogWriter,
-    sealed: tuple[int, bytes, int, int, int],
-    guard: Guard | None,
-) -> tuple[Appended, bool]:
-    """Write a sealed batch (see ``seal_parts``) behind the end of the log. Returns where it went,
-    and whether it is time to sync the segment. Raises what ``guard`` and the writer raise."""
+def write_sealed(writer: LogWriter, sealed: Sealed, guard: Guard | None) -> tuple[Appended, bool]:
+    """Write a sealed batch behind the end of the log. Returns where it went, and whether it is time
+    to sync the segment. Raises what ``guard`` and the writer raise."""
     crc, tail, count, timestamp, size = sealed
     state = writer.enter()
     if guard is not None:
@@ -33,6 +34,37 @@ def write_sealed(
     return new_appended((base, last, timestamp)), due
 
 
+def write_stamped(
+    writer: LogWriter,
+    sealed: Sealed,
+    guard: Guard | None,
+    stamp: tuple[int, int, int, bool],
+    now_ms: int,
+) -> tuple[Appended, bool]:
+    """The same for a batch of an idempotent producer, with its checked stamp: one that is there
+    already is not written again. Raises OutOfOrderSequenceError, ProducerFencedError."""
+    crc, tail, count, timestamp, size = sealed
+    producer_id, epoch, sequence, transactional = stamp
+    producers = writer.producers
+    state = writer.enter()
+    base = state.next_offset
+    last = base + count - 1
+    batch = new_batch(
+        (producer_id, epoch, sequence, base, last, timestamp, transactional, False, -1)
+    )
+    found = producers.check(state, batch)
+    if found is not None:
+        return new_appended((found.base_offset, found.last_offset, found.timestamp)), False
+    if guard is not None:
+        guard(LogView(state.log_start_offset, base, state.leader_epoch))
+    if state.due_epoch > state.leader_epoch:
+        writer.begin_due_epoch(state)
+    raw = place(crc, tail, base, state.leader_epoch)
+    due = writer.write(state, raw, base, ((size, last, timestamp),))
+    producers.wrote(state, (batch,), now_ms)
+    return new_appended((base, last, timestamp)), due
+
+
 def write_ready(
     writer: LogWriter,
     batches: Sequence[Batch],
@@ -41,22 +73,34 @@ def write_ready(
     origin: Literal["client", "replica"],
     append_timestamp: int | None,
     name: str,
+    now_ms: int,
 ) -> tuple[Appended, bool]:
-    """The same for ready batches: a client's get the next offsets (and ``append_timestamp``), a
-    replica's keep theirs. ``name`` stands in errors."""
+    """The same for ready batches: a client's get the next offsets (and ``append_timestamp``), and
+    those of idempotent producers that are there already are left out; a replica's keep their
+    offsets. ``name`` stands in errors."""
     state = writer.enter()
+    stamped = origin == "client" and any(batch.header.producer_id >= 0 for batch in batches)
+    found: Sequence[SentBatch | None] = [None] * len(batches)
+    if stamped:
+        found = writer.producers.check_all(state, batches)
+    new = [batch for batch, sent in zip(batches, found, strict=True) if sent is None]
+    if not new:
+        return where(new, found), False
     if guard is not None:
         guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
     if origin == "client":
         if state.due_epoch > state.leader_epoch:
             writer.begin_due_epoch(state)
-        batches = placed(batches, state.next_offset, state.leader_epoch, append_timestamp)
+        new = placed(new, state.next_offset, state.leader_epoch, append_timestamp)
     else:
-        check_offsets(batches, state.next_offset, name)
-        epochs = new_epochs(batches, state.leader_epoch)
+        check_offsets(new, state.next_offset, name)
+        epochs = new_epochs(new, state.leader_epoch)
         if epochs:
             writer.begin_epochs(state, epochs)
-    sizes = [batch_size(batch.header) for batch in batches]
-    base = batches[0].header.base_offset
-    due = writer.write(state, b"".join(batch.raw for batch in batches), base, sizes)
-    return new_appended((base, sizes[-1][1], max(size[2] for size in sizes))), due
+    sizes = [batch_size(batch.header) for batch in new]
+    raw = b"".join(batch.raw for batch in new)
+    due = writer.write(state, raw, new[0].header.base_offset, sizes)
+    if stamped:
+        noted = [of_batch(batch) for batch in new if batch.header.producer_id >= 0]
+        writer.producers.wrote(state, noted, now_ms)
+    return where(new, found), due

@@ -311,16 +311,11 @@ class LogReader:
         batch = _batch_at(segment.log, 0, self._end(view, segment))
         return None if batch is None else batch.header.max_timestamp
 
-    def last_offset_of_producer(self, view: View, producer_id: int) -> int:
-        """The last offset that a producer wrote; -1 where it wrote nothing."""
-        last = -1
+    def position_of(self, view: View, base_offset: int, offset: int) -> int:
+        """Where in a segment the first batch begins that is not wholly below ``offset``."""
         self._follow(view)
-        for base in view.bases:
-            segment = self._segment(base)
-            for item in scan(segment.log, end=self._end(view, segment)):
-                if isinstance(item, Batch) and item.header.producer_id == producer_id:
-                    last = item.header.last_offset
-        return last
+        segment = self._segment(base_offset)
+        return self._locate(view, segment, offset, self._end(view, segment))
 
     def _time_position(self, view: View, segment: _Segment, timestamp: int, end: int) -> int:
         """A position before which no record is as recent as ``timestamp``, from the indexes."""

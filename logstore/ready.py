@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from logstore.appending import Appended
 from logstore.errors import InvalidInputError
+from logstore.producer_states import SentBatch
 from logstore.segments.batch import Batch, iter_batches
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.record import Record
@@ -18,6 +20,7 @@ __all__ = [
     "ready_batches",
     "refuse_keyless",
     "too_large",
+    "where",
 ]
 
 
@@ -96,6 +99,17 @@ def placed(
         result.append(batch)
         offset = batch.header.next_offset
     return result
+
+
+def where(new: Sequence[Batch], found: Sequence[SentBatch | None]) -> Appended:
+    """Where a client's batches are: those of ``found`` had been there before, and the ``new`` ones
+    stand, in order, for the rest."""
+    rest = iter(new)
+    places = [next(rest).header if sent is None else sent for sent in found]
+    timestamp = max(
+        place.timestamp if isinstance(place, SentBatch) else place.max_timestamp for place in places
+    )
+    return Appended(places[0].base_offset, places[-1].last_offset, timestamp)
 
 
 def check_offsets(batches: Sequence[Batch], next_offset: int, name: str) -> None:

@@ -59,7 +59,7 @@ _CRC = struct.Struct("<I")
 _IDENTITY = struct.Struct("<8sI36sQQ")
 _IDENTITY_MAGIC = b"LOGSTATE"
 _IDENTITY_VERSION = 1
-_SHARED = struct.Struct("<Q8qII3qiiI")
+_SHARED = struct.Struct("<Q8qII3qiiIQ")
 _pack_shared = _SHARED.pack
 _pack_crc = _CRC.pack
 _SHARED_POSITION = 128
@@ -98,6 +98,9 @@ class LogState:
     or a later one."""
     flags: int = 0
     """``POISONED``, ``DELETED`` and ``CLEAN``, each or none."""
+    tail_generation: int = 0
+    """The generation since which nothing was taken from the log's end: whoever knows what stood
+    there in this one or a later one, knows all of it but what was appended since."""
 
     def pack(self) -> bytes:
         """The shared block with its checksum."""
@@ -120,6 +123,7 @@ class LogState:
             self.leader_epoch,
             self.due_epoch,
             self.flags,
+            self.tail_generation,
         )
         return data + _pack_crc(crc32c_extend(0, data))
 

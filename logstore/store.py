@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import chain
@@ -38,6 +39,9 @@ from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
 from logstore.making import FORMAT_VERSION, identify, making
 from logstore.metadata import METADATA_TOPIC, Metadata
+from logstore.producer import Producer
+from logstore.producer_config import ProducerConfig
+from logstore.producer_ids import ProducerIds
 from logstore.queues.broker import Broker
 from logstore.queues.channel import Channel
 from logstore.queues.exchange import Exchange
@@ -122,6 +126,9 @@ class Store:
             self.path, self._metadata, files=self._files, clock=self._clock, read_only=read_only
         )
         self._sessions = Sessions(self.path, self._files)
+        self._producer_ids = ProducerIds(self._metadata, self._clock)
+        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+        """Those that were made here; closing the store closes them, too."""
         self._groups = Groups(
             self.path,
             metadata=self._metadata,
@@ -352,6 +359,24 @@ class Store:
             consumer.subscribe(topics, pattern=pattern, listener=listener)
         return consumer
 
+    # Producers --------------------------------------------------------------------------------
+
+    def producer(self, **options: Any) -> Producer:
+        """A producer, which sends records to topics in batches. ``options`` are the fields of
+        :class:`ProducerConfig`. Raises InvalidInputError, ReadOnlyError.
+
+        With ``producer_name`` it takes the place of the instance of that name that may still be
+        running, in this process or another one, and fences it. Commit point: the change of the
+        definitions that gives it the next epoch.
+        """
+        self._check_usable()
+        if self._read_only:
+            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        config = ProducerConfig.from_options(options)
+        producer = Producer(Topics(self._topics), self._producer_ids, config, clock=self._clock)
+        self._producers.add(producer)
+        return producer
+
     # Maintenance ------------------------------------------------------------------------------
 
     def maintain(self) -> list[PartitionReport] | None:
@@ -403,6 +428,8 @@ class Store:
             stack.callback(self._topics.close)
             stack.callback(self._let_go_of_live)
             try:
+                for producer in list(self._producers):
+                    producer.close()
                 self._maintenance.stop()
                 self._broker.close()
                 self._groups.close()  # may have to open logs, for the last checkpoint

@@ -24,8 +24,10 @@ __all__ = [
     "copy_bytes",
     "delete_segments",
     "drop_below",
+    "drop_snapshots",
     "finish_swaps",
     "list_segments",
+    "list_snapshots",
     "purge",
     "read_offset",
     "remove_below",
@@ -63,8 +65,17 @@ _UNFINISHED = (*UNSWAPPED, filenames.SWAP, filenames.LOG + filenames.TEMPORARY)
 
 def list_segments(files: Files, directory: str) -> tuple[int, ...]:
     """The base offsets of the segments in a directory, ascending."""
-    parsed = map(filenames.parse_segment_file, files.names(directory))
-    return tuple(sorted(base for base, suffix in filter(None, parsed) if suffix == filenames.LOG))
+    return _offsets_of(files.names(directory), filenames.LOG)
+
+
+def list_snapshots(files: Files, directory: str) -> tuple[int, ...]:
+    """The offsets of the producer snapshots in a directory, ascending."""
+    return _offsets_of(files.names(directory), filenames.PRODUCER_SNAPSHOT)
+
+
+def _offsets_of(names: Iterable[str], wanted: str) -> tuple[int, ...]:
+    parsed = map(filenames.parse_segment_file, names)
+    return tuple(sorted(offset for offset, suffix in filter(None, parsed) if suffix == wanted))
 
 
 def segment_path(directory: str, base_offset: int, suffix: str) -> str:
@@ -175,6 +186,29 @@ def drop_below(files: Files, directory: str, log_start_offset: int) -> None:
     bases = list_segments(files, directory)
     below = [base for base, following in itertools.pairwise(bases) if following <= log_start_offset]
     delete_segments(files, directory, below)
+
+
+def drop_snapshots(files: Files, directory: str, *, end: int) -> None:
+    """Remove the producer snapshots that nobody needs: those behind ``end``, which speak of what
+    is not in the log, and those that neither belong to a segment nor are the newest.
+
+    Snapshots are caches. But one behind the end must not come back after a power cut, when the log
+    has grown beyond its offset again, with other records: hence the directory's sync.
+    """
+    names = files.names(directory)
+    for name in names:
+        if name.endswith(filenames.PRODUCER_SNAPSHOT + filenames.TEMPORARY):
+            _remove(files, os.path.join(directory, name))
+    offsets = _offsets_of(names, filenames.PRODUCER_SNAPSHOT)
+    if not offsets:
+        return
+    newest = max((offset for offset in offsets if offset <= end), default=-1)
+    kept = {newest, *_offsets_of(names, filenames.LOG)}
+    for offset in offsets:
+        if offset > end or offset not in kept:
+            _remove(files, segment_path(directory, offset, filenames.PRODUCER_SNAPSHOT))
+    if offsets[-1] > end:
+        files.sync_directory(directory)
 
 
 def remove_below(files: Files, directory: str, log_start_offset: int) -> Iterator[int]:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 from logstore.errors import InvalidInputError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.partitions import TopicPartition
-from logstore.topics import TopicCatalogue
+from logstore.topic import Topic
+from logstore.topics import TopicCatalogue, refuse_internal
 
 __all__ = ["RebalanceListener", "Subscription", "Topics"]
 
@@ -28,7 +29,7 @@ class RebalanceListener:
 
 
 class Topics:
-    """What a consumer asks the store's catalogue."""
+    """What consumers and producers ask the store's catalogue."""
 
     def __init__(self, catalogue: TopicCatalogue) -> None:
         self._catalogue = catalogue
@@ -36,6 +37,12 @@ class Topics:
     def names(self) -> list[str]:
         """The names of all topics that are not internal."""
         return list(self._catalogue.definitions())
+
+    def writable(self, name: str) -> Topic:
+        """A topic that anybody may write to; one that was made anew is another object. Raises
+        UnknownTopicError, InvalidInputError."""
+        refuse_internal(name)
+        return self._catalogue.get(name)
 
     def partition_count(self, topic: str) -> int:
         """Raises UnknownTopicError."""

@@ -33,7 +33,7 @@ from logstore.partition_files import PartitionFiles
 from logstore.segments.files import Files
 from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
 
-__all__ = ["TopicCatalogue"]
+__all__ = ["TopicCatalogue", "refuse_internal"]
 
 _log = logging.getLogger("logstore")
 
@@ -129,7 +129,7 @@ class TopicCatalogue:
     def create(self, name: str, partitions: int, overrides: Mapping[str, Any]) -> Topic:
         """Define a topic, and make its directories; see ``Store.create_topic``."""
         check_topic_name(name)
-        _refuse_internal(name)
+        refuse_internal(name)
         _check_count(partitions)
         definition = TopicDefinition(uuid.uuid4(), name, partitions, checked_overrides(overrides))
 
@@ -186,7 +186,7 @@ class TopicCatalogue:
         return self.alter(name, {}, (), total)
 
     def _alter(self, name: str, alter: Callable[[TopicDefinition], TopicDefinition]) -> Topic:
-        _refuse_internal(name)
+        refuse_internal(name)
 
         def change(view: View) -> Sequence[Change]:
             before = self._by_name(view.items(TOPIC_PREFIX)).get(name)
@@ -213,7 +213,7 @@ class TopicCatalogue:
 
     def delete(self, name: str) -> None:
         """Delete a topic; see ``Store.delete_topic``."""
-        _refuse_internal(name)
+        refuse_internal(name)
 
         def change(view: View) -> Sequence[Change]:
             definition = self._by_name(view.items(TOPIC_PREFIX)).get(name)
@@ -374,6 +374,7 @@ def _defaults(fields: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(fields.get("config", {})) if fields else {}
 
 
-def _refuse_internal(name: str) -> None:
+def refuse_internal(name: str) -> None:
+    """Raise InvalidInputError for a topic that only the store itself writes to."""
     if name == METADATA_TOPIC.name:
         raise InvalidInputError(f"{name!r} is the store's own topic: it can be read, and no more")

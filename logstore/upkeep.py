@@ -21,6 +21,8 @@ from logstore.compaction import CompactionPlan, CompactionResult, group_segments
 from logstore.config import LogConfig
 from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
 from logstore.observer import steadily
+from logstore.producer_log import advance
+from logstore.producer_states import ProducerState, ProducerStates
 from logstore.reader import LogReader, View
 from logstore.retention import Decision, SegmentInfo, decide
 from logstore.segments import filenames
@@ -34,6 +36,7 @@ from logstore.structure import (
     UNSWAPPED,
     delete_segments,
     drop_below,
+    drop_snapshots,
     list_segments,
     purge,
     read_offset,
@@ -184,6 +187,7 @@ class Upkeep:
                         raise
             state.log_start_offset = offset
             drop_below(self._files, self._directory, offset)
+            drop_snapshots(self._files, self._directory, end=state.next_offset)
 
     def purge(self, *, at_once: bool = False) -> None:
         """Remove the files that were deleted ``file_delete_delay_ms`` ago (or whenever).
@@ -313,19 +317,20 @@ class Upkeep:
         )
 
     def _pass(self, view: View, plan: CompactionPlan, report: Callable[[int], None] | None) -> int:
-        producers: dict[int, int] = {}
+        producers: ProducerStates | None = None
 
-        def last_offset_of_producer(producer_id: int) -> int:
-            if producer_id not in producers:
-                producers[producer_id] = self._reader.last_offset_of_producer(view, producer_id)
-            return producers[producer_id]
+        def producer(producer_id: int) -> ProducerState | None:
+            nonlocal producers
+            if producers is None:  # most logs need none
+                producers = self._producers(view)
+            return producers.known().get(producer_id)
 
         cleaner = Cleaner(
             self._files,
             self._directory,
             self._config,
             self._clock.now_ms(),
-            last_offset_of_producer,
+            producer,
             report or (lambda _: None),
         )
         segments = [s for s in self._reader.segments(view) if s.base_offset < plan.end_offset]
@@ -341,6 +346,22 @@ class Upkeep:
         write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, keys.end_offset)
         return dropped
 
+    def _producers(self, view: View) -> ProducerStates:
+        """The producers that are not forgotten by now."""
+        now_ms, config = self._clock.now_ms(), self._config
+        known = advance(
+            None,
+            self._files,
+            self._directory,
+            config,
+            self._reader,
+            view,
+            now_ms=now_ms,
+            every_segment=True,
+        )
+        known.states.forget_expired(now_ms, config.producer_id_expiration_ms)
+        return known.states
+
     def _swap(self, cleaned: CleanedGroup) -> None:
         with self._locked() as writer:
             state = writer.enter()
@@ -352,6 +373,7 @@ class Upkeep:
             assert state.active_base not in cleaned.replaced
             with writer.restructure():
                 swap_in(self._files, self._directory, cleaned.base_offset, cleaned.replaced)
+                drop_snapshots(self._files, self._directory, end=state.next_offset)
 
     @contextlib.contextmanager
     def _cleaner_lock(self) -> Iterator[None]:

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 
-from logstore.appending import MAX_OFFSET, deleted_error, out_of_bounds, poisoned_error
-from logstore.config import LogConfig
+from logstore.active_segment import ActiveSegment
+from logstore.appending import MAX_OFFSET, out_of_bounds
 from logstore.epochs import advance_epochs
-from logstore.loader import recover, settle_tail
-from logstore.segments import filenames, offset_index, time_index
+from logstore.segments import offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
-from logstore.segments.checksum import crc32
-from logstore.segments.files import File, Files, write_fully
+from logstore.segments.files import File, write_fully
 from logstore.segments.header import BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
-from logstore.state import CLEAN, DELETED, POISONED, Checkpoint, LogState, Marks, StateFile
-from logstore.structure import remove_segment, segment_path, start_segment
+from logstore.state import CLEAN, POISONED, Checkpoint, LogState, Marks
+from logstore.structure import remove_segment, start_segment
 
 __all__ = ["BatchSize", "LogWriter", "batch_size"]
 
-
-_ROLL_BYTES = 8 << 20
-"""So many bytes may well be left for the sync of a roll, which is done under the lock."""
 
 BatchSize = tuple[int, int, int]
 """What the index rule has to know of a batch: size, last offset, largest timestamp."""
@@ -41,174 +35,8 @@ def batch_size(header: BatchHeader) -> BatchSize:
     return header.size, header.last_offset, header.max_timestamp
 
 
-class LogWriter:
+class LogWriter(ActiveSegment):
     """The writing side of a partition. Every method is for the holder of the partition's lock."""
-
-    def __init__(
-        self, files: Files, directory: str, config: LogConfig, state_file: StateFile
-    ) -> None:
-        self._files = files
-        self._directory = directory
-        self._name = os.path.basename(os.path.abspath(directory))
-        self._state_file = state_file
-        self._look = state_file.block
-        self._store = state_file.store
-        self._block = b""
-        """The shared block that ``_state`` was read from or written as. If it is still the same,
-        the files are open, and the log is not poisoned."""
-        self._state = LogState()
-        """The shared state as this writer knows it."""
-        self._open_for: tuple[int, int] | None = None
-        """Generation and base offset for which the three files below are open."""
-        self._roll_after_ms = 0
-        """The segment is rolled when records come that are this much younger than its first."""
-        self._max_next_offset = 0
-        """And when the log's end would lie behind this: indexes store offsets in 4 bytes."""
-        self._sync_from = 0
-        """The size of the segment from which on it is time to sync what is there: half of the room
-        that was left when that was last looked at."""
-        self._log: File
-        self._offset_index: File
-        self._time_index: File
-        self.has_written = False
-        """Whether a clean close has anything to save."""
-        self.configure(config)
-
-    def configure(self, config: LogConfig) -> None:
-        """Go on by this configuration."""
-        self._config = config
-        self._segment_bytes = config.segment_bytes
-        self._index_interval_bytes = config.index_interval_bytes
-        # An index is full by Kafka's count: the time index keeps room for the entry of the roll.
-        self._max_offset_entries = config.segment_index_bytes // offset_index.ENTRY_BYTES
-        self._max_time_entries = config.segment_index_bytes // time_index.ENTRY_BYTES - 1
-        if self._open_for is not None:
-            self._roll_after_ms = self._age_of(self._open_for[1])
-
-    def close(self) -> None:
-        """Let go of the files; closing twice is allowed."""
-        self._block = b""
-        if self._open_for is not None:
-            self._log.close()
-            self._offset_index.close()
-            self._time_index.close()
-            self._open_for = None
-
-    def enter(self, *, opening: bool = False) -> LogState:
-        """Take in what has changed since this handle last held the lock."""
-        state = self._state
-        if self._block == self._look() and self._log.size() == state.valid_end:
-            return state
-        return self._take_in(opening)
-
-    def _take_in(self, opening: bool) -> LogState:
-        if self._block != (block := self._look()):
-            state = LogState.unpack(block)
-            if state is not None and state.flags & DELETED and self._state_file.is_ours():
-                raise deleted_error(self._directory)
-            if (
-                state is None
-                or state.generation & 1
-                or not self._state_file.is_ours()
-                or (opening and state.flags & POISONED)
-            ):
-                state = self._recover()
-            else:
-                self._state, self._block = state, block
-        state = self._state
-        if self._open_for != (state.generation, state.active_base):
-            self._open_active(state)
-            if not state.flags & POISONED and self._indexes_are_short(state):
-                state = self._derive_anew()
-        if self._log.size() != state.valid_end:
-            state = self._settle()
-        if state.flags & POISONED:
-            self._block = b""
-            raise poisoned_error(self._directory)
-        if opening:
-            self.close()  # until somebody appends: a store may have thousands of partitions open
-        return state
-
-    def _recover(self) -> LogState:
-        self._state = recover(
-            self._files,
-            self._directory,
-            self._config,
-            self._state_file,
-            known_generation=self._state.generation,
-            sync_failed=self._poison_recovery,
-        )
-        self.has_written = True
-        # In this order: a kill in between must not make the state of an earlier run ours.
-        self._block = self._state_file.publish(self._state)
-        self._state_file.adopt()
-        return self._state
-
-    def _poison_recovery(self) -> None:
-        """A sync failed in a recovery: the next one must not believe that another saves anything.
-
-        The torn tail was cut by then, so that the state may speak of this run of the machine.
-        """
-        generation = self._state_file.leftover(self._state.generation).generation | 1
-        self._state_file.publish(LogState(generation=generation, flags=POISONED))
-        self._state_file.adopt()
-
-    def _indexes_are_short(self, state: LogState) -> bool:
-        """Whether an index lacks entries that the state counts: the next one would leave a hole."""
-        progress = state.progress
-        return (
-            self._offset_index.size() < progress.offset_entries * offset_index.ENTRY_BYTES
-            or self._time_index.size() < progress.time_entries * time_index.ENTRY_BYTES
-        )
-
-    def _derive_anew(self) -> LogState:
-        """Somebody cut or removed a file behind our back: what is left of the log counts.
-
-        The checkpoint goes first: it speaks of the files as they were.
-        """
-        self._state_file.drop_checkpoint()
-        state = self._recover()
-        self._open_active(state)
-        return state
-
-    def _settle(self) -> LogState:
-        """The file is longer or shorter than the state says."""
-        if self._log.size() < self._state.valid_end:
-            return self._derive_anew()
-        try:
-            settle_tail(self._files, self._directory, self._log, self._state, self._config)
-        except BaseException:
-            self._block = b""
-            raise
-        self.has_written = True
-        self._block = self._state_file.publish(self._state)
-        return self._state
-
-    def _open_active(self, state: LogState) -> None:
-        block, self._block = self._block, b""
-        self.close()
-        opened = [
-            self._files.open(
-                segment_path(self._directory, state.active_base, suffix),
-                write=True,
-                create=suffix != filenames.LOG,
-            )
-            for suffix in (filenames.LOG, filenames.OFFSET_INDEX, filenames.TIME_INDEX)
-        ]
-        self._log, self._offset_index, self._time_index = opened
-        self._open_for = (state.generation, state.active_base)
-        self._max_next_offset = min(MAX_OFFSET, state.active_base + offset_index.MAX_RELATIVE)
-        self._plan_sync(state.valid_end)
-        self._trim_indexes(state)
-        self._roll_after_ms = self._age_of(state.active_base)
-        self._block = block
-
-    def _age_of(self, base: int) -> int:
-        # All processes must agree on the jitter, and no two segments should: it is a hash. By the
-        # directory's own name, since each process may have come to it by another path.
-        spread = min(self._config.segment_jitter_ms, self._config.longest_segment_ms)
-        seed = crc32(f"{self._name} {base}".encode(errors="surrogateescape"))
-        return self._config.longest_segment_ms - (seed % spread if spread else 0)
 
     def write(
         self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
@@ -269,10 +97,6 @@ class LogWriter:
             return False
         self._plan_sync(position)
         return True
-
-    def _plan_sync(self, position: int) -> None:
-        room = self._segment_bytes - position
-        self._sync_from = position + room // 2 if room > _ROLL_BYTES else MAX_OFFSET
 
     def _make_room(
         self, state: LogState, size: int, base_offset: int, batches: Sequence[BatchSize]
@@ -369,6 +193,7 @@ class LogWriter:
         try:
             self._finish_segment(state)
             self.sync_or_poison(self._log)
+            self.producers.save(state, base_offset)
             before = dataclasses.replace(state)
             was_odd = state.generation & 1  # new leader epochs are being written: it stays so
             state.generation += 1 - was_odd
@@ -417,16 +242,6 @@ class LogWriter:
             self.poison()
             raise
 
-    def _trim_indexes(self, state: LogState) -> None:
-        """Take off what lies behind the entries that count: a killed writer's, or a broker's
-        zeros."""
-        for file, size in (
-            (self._offset_index, state.progress.offset_entries * offset_index.ENTRY_BYTES),
-            (self._time_index, state.progress.time_entries * time_index.ENTRY_BYTES),
-        ):
-            if file.size() > size:
-                file.truncate(size)
-
     @contextlib.contextmanager
     def restructure(self) -> Iterator[LogState]:
         """Change the set of files: the generation is odd inside, and moves on behind.
@@ -468,6 +283,7 @@ class LogWriter:
         state = self.enter()
         if state.synced_offset == state.next_offset:
             self._finish_segment(state)
+            self.producers.save(state, state.next_offset)
             # In the shared state first: whoever writes behind the mark has to know of it.
             state.flags |= CLEAN
             self._block = self._state_file.publish(state)

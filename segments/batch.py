@@ -46,6 +46,7 @@ __all__ = [
     "Batch",
     "SealedBatch",
     "encode_batch",
+    "header_at",
     "iter_batches",
     "peek",
     "place",
@@ -242,6 +243,13 @@ class Batch:
 
 _new_header = partial(tuple.__new__, BatchHeader)
 """``BatchHeader._make`` without its Python frame."""
+
+
+def header_at(data: bytes, position: int) -> BatchHeader:
+    """The fields of the header of format v2 at ``position``, whatever they say: for whoever walks
+    from header to header without the batches."""
+    header: BatchHeader = _new_header(_HEADER.unpack_from(data, position))
+    return header
 
 
 def _parse_header(raw: bytes) -> BatchHeader:

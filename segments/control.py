@@ -13,7 +13,13 @@ import struct
 from logstore.segments.errors import FormatError
 from logstore.segments.record import Record
 
-__all__ = ["ControlType", "control_label", "control_type", "end_transaction_marker"]
+__all__ = [
+    "ControlType",
+    "control_label",
+    "control_type",
+    "coordinator_epoch",
+    "end_transaction_marker",
+]
 
 _KEY = struct.Struct(">hh")
 _END_TRANSACTION = struct.Struct(">hi")
@@ -49,6 +55,22 @@ def control_label(record: Record) -> str:
         return ControlType(number).name.lower().replace("_", "-")
     except ValueError:
         return f"unknown-{number}"
+
+
+def coordinator_epoch(record: Record) -> int | None:
+    """The coordinator's epoch in the marker that ends a transaction; None in other control records.
+
+    Raises FormatError for a marker that has none.
+    """
+    if control_type(record) not in (ControlType.ABORT, ControlType.COMMIT):
+        return None
+    if record.value is None or len(record.value) < _END_TRANSACTION.size:
+        raise FormatError(
+            f"the marker at offset {record.offset} has no coordinator's epoch",
+            expected=f"a value of at least {_END_TRANSACTION.size} bytes",
+            found="null" if record.value is None else len(record.value),
+        )
+    return int(_END_TRANSACTION.unpack_from(record.value)[1])
 
 
 def end_transaction_marker(kind: ControlType, *, timestamp: int, coordinator_epoch: int) -> Record:

@@ -301,13 +301,23 @@ def test_aborted_records_go_and_markers_stay_until_their_time(
         log.append([record(200, "other", "x")])
         left = compacted(log)
         horizons = [b.header.delete_horizon for b in left if b.header.control]
-        assert horizons == [clock.ms + 1000] * 5
+        # The last batch of a producer stays, without its records, and so does its marker.
+        assert horizons == [clock.ms + 1000, clock.ms + 1000, None, None, clock.ms + 1000]
+        emptied = [b.header for b in left if not b.header.control and not b.header.record_count]
+        assert [(h.base_offset, h.base_sequence) for h in emptied] == [(59, 0), (60, 3)]
         clock.ms += 1000
         log.append([record(201, "other", "y")])
         left = compacted(log)
-        # The last marker of each producer stays, empty.
+        # A producer's last marker stays, empty, where it has written nothing else.
         found = [(b.header.base_offset, b.header.record_count) for b in left if b.header.control]
-        assert found == [(marker, 0) for marker in markers[-3:]]
+        assert found == [(markers[2], 1), (markers[3], 1), (markers[4], 0)]
+        # What is kept for a producer goes when it has been silent for long.
+        clock.ms += DAY_MS
+        for _ in range(3):  # the records, then the markers, which wait for readers once more
+            log.append([record(202, "other", "z")])
+            left = compacted(log)
+            clock.ms += 2000
+        assert {b.header.producer_id for b in left} == {-1, 9003}  # whose transaction is open
 
 
 def test_a_marker_that_is_no_end_of_a_transaction_stays(directory: Path, clock: StillClock) -> None:
