@@ -29,6 +29,8 @@ The tree::
     ├── OutOfOrderSequenceError          a producer's batch is not the one that was to come next
     ├── BufferExhaustedError             a producer's memory stayed full for too long
     ├── DeliveryTimeoutError             a record could not be delivered in time
+    ├── RpcTimeoutError                  nobody answered a call in time
+    ├── RpcRemoteError                   the server's handler failed
     └── PublishError                     not every message of a publish is in all its queues
         ├── UnroutableError              a mandatory message that no queue gets
         └── NackedError                  a queue refused a message, since it is full
@@ -74,6 +76,8 @@ __all__ = [
     "PublishError",
     "ReadOnlyError",
     "ResourceLockedError",
+    "RpcRemoteError",
+    "RpcTimeoutError",
     "StoreNotFoundError",
     "TopicExistsError",
     "TruncatedError",
@@ -180,6 +184,14 @@ class ResourceLockedError(LogstoreError):
 class LeaseExpiredError(LogstoreError):
     """A message was acknowledged, or given back, whose lease had ended: its holder was too slow. It
     was delivered again, or will be."""
+
+
+class RpcTimeoutError(LogstoreError):
+    """Nobody answered a call in time. A server may have done what was asked, or may do it yet."""
+
+
+class RpcRemoteError(LogstoreError):
+    """The server's handler failed; the message is what it failed with."""
 
 
 class PublishError(LogstoreError):

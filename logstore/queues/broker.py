@@ -48,6 +48,7 @@ from logstore.queues.publishing import (
 )
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
+from logstore.queues.rpc import RpcClient
 from logstore.segments.files import Files
 from logstore.sessions import Sessions
 
@@ -100,6 +101,7 @@ class Broker:
             delete=self._delete_unused,
         )
         self._publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+        self._rpc_clients: weakref.WeakSet[RpcClient] = weakref.WeakSet()
 
     # Exchanges --------------------------------------------------------------------------------
 
@@ -396,6 +398,15 @@ class Broker:
         self._publishers.add(publisher)
         return publisher
 
+    # Calls ------------------------------------------------------------------------------------
+
+    def rpc_client(self) -> RpcClient:
+        """Calls servers by request and reply; see :class:`RpcClient` and ``Queue.serve``."""
+        self._check_writable()
+        client = RpcClient(self, forget=self._rpc_clients.discard)
+        self._rpc_clients.add(client)
+        return client
+
     # Upkeep -----------------------------------------------------------------------------------
 
     def partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
@@ -420,14 +431,16 @@ class Broker:
             raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
 
     def close(self) -> None:
-        """Send what publishers have buffered, delete the exclusive queues of this session, and
-        close all queues."""
+        """End calls that wait, send what publishers have buffered, delete the exclusive queues of
+        this session, and close all queues."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._opened.close)
             stack.callback(self._delete_own)
             stack.callback(self._consumption.close)
             for publisher in list(self._publishers):
-                publisher.close()
+                stack.callback(publisher.close)
+            for client in list(self._rpc_clients):
+                stack.callback(client.close)
 
     def _delete_own(self) -> None:
         if self._read_only:

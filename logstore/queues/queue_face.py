@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from logstore.appending import Acks
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import ConsumerRow
 from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer
@@ -12,6 +13,7 @@ from logstore.queues.definitions import QueueDefinition
 from logstore.queues.exchange import Exchange
 from logstore.queues.message import Message
 from logstore.queues.queue import QueueCounts
+from logstore.queues.rpc import DEFAULT_SERVER_PREFETCH, Handler, RpcServer
 
 if TYPE_CHECKING:
     from logstore.queues.broker import Broker
@@ -119,6 +121,25 @@ class Queue:
     def consumers(self) -> list[ConsumerRow]:
         """Who consumes, in all processes."""
         return self._broker.work_queue(self.definition).consumers()
+
+    # Calls ------------------------------------------------------------------------------------
+
+    def serve(
+        self,
+        handler: Handler,
+        *,
+        threads: int = 1,
+        prefetch: int = DEFAULT_SERVER_PREFETCH,
+        acks: Acks = 1,
+    ) -> RpcServer:
+        """Answer the requests in the queue, in threads of the server's own, until it is closed.
+
+        ``handler`` is called with each request, and returns the answer's body, or body and
+        properties; its error is told to the caller (RpcRemoteError there). ``threads``: how many
+        requests are answered at once, ``prefetch``: how many each thread takes at a time, ``acks``:
+        how safe an answer is. Raises what ``consume`` raises.
+        """
+        return RpcServer(self._broker, self, handler, threads=threads, prefetch=prefetch, acks=acks)
 
     # Its end ----------------------------------------------------------------------------------
 
