@@ -1,8 +1,8 @@
 """A fraud check by request and reply, and status notifications by priority and type.
 
-The shop must know *now* whether an order is fraudulent: it calls the check, as one calls a function,
-and waits for the answer (request-reply: the request carries the name of a reply queue and a
-correlation id). Several servers share the requests; the shop calls from several threads at once.
+The shop must know *now* whether an order is fraudulent: it calls the check, as one calls a
+function, and waits for the answer (request-reply: the request carries the name of a reply queue and
+a correlation id). Several servers share the requests; the shop calls from several threads at once.
 A check that takes too long ends in a time-out, and its late answer is dropped.
 
 What then happens to the orders is told to those who asked for it: a headers exchange looks at a
@@ -20,11 +20,15 @@ import json
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import logstore
-from logstore.queues.rpc import RpcClient, RpcTimeoutError, serve
+from logstore import RpcTimeoutError
+from logstore.queues.exchange import Exchange
+from logstore.queues.message import Message
+from logstore.queues.queue_face import Queue
 
 ORDERS = 60
 SERVERS = 2
@@ -63,8 +67,8 @@ def main(directory: str) -> Outcome:
             tell(status, order, "shipped", urgent=verdict == "approved" and order % 2 == 0)
         outcome = Outcome(
             verdicts,
-            [(m.properties.priority or 0, m.body.decode()) for m in texts.drain()],
-            [m.body.decode() for m in mails.drain()],
+            [(m.properties.priority or 0, m.body.decode()) for m in taken(texts)],
+            [m.body.decode() for m in taken(mails)],
         )
     counts = {kind: list(verdicts.values()).count(kind) for kind in sorted(set(verdicts.values()))}
     say(f"{ORDERS} orders were checked by {SERVERS} servers: {counts}")
@@ -77,40 +81,40 @@ def main(directory: str) -> Outcome:
 
 def check_all(store: logstore.Store) -> dict[int, str]:
     """Have every order checked, from eight threads at once."""
-    requests = store.queue("fraud-checks")
-    stop = threading.Event()
-    late = threading.Event()
+    nobody_waits = threading.Event()
 
-    def check(request: logstore.Message) -> bytes:
+    def check(request: Message) -> bytes:
         order = json.loads(request.body)
         if order["order"] == SLOW_ORDER:
-            late.wait(30)
+            nobody_waits.wait(30)
         return b"declined" if order["amount"] > LIMIT else b"approved"
 
     def call(number: int) -> str:
-        order = {"order": number, "amount": number * 37 % 1000}
-        timeout = 0.2 if number == SLOW_ORDER else 30.0
+        order = json.dumps({"order": number, "amount": number * 37 % 1000}).encode()
         try:
-            return client.call(requests.name, json.dumps(order).encode(), timeout=timeout).body.decode()
+            answer = rpc.call("fraud-checks", order, timeout=0.2 if number == SLOW_ORDER else 30)
         except RpcTimeoutError:
             return "unknown"
         finally:
             if number == SLOW_ORDER:
-                late.set()
+                nobody_waits.set()
+        return answer.body.decode()
 
-    with ThreadPoolExecutor(8 + SERVERS) as pool, RpcClient(store) as client:
-        servers = [pool.submit(serve, requests, check, stop=stop) for _ in range(SERVERS)]
-        try:
-            verdicts = dict(zip(range(ORDERS), pool.map(call, range(ORDERS)), strict=True))
-        finally:
-            late.set()
-            stop.set()
-        for server in servers:
-            server.result(30)
-    return verdicts
+    with (
+        store.queue("fraud-checks").serve(check, threads=SERVERS),
+        store.queues.rpc_client() as rpc,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        return dict(enumerate(pool.map(call, range(ORDERS))))
 
 
-def tell(status: logstore.Exchange, order: int, kind: str, *, urgent: bool) -> None:
+def taken(queue: Queue) -> Iterator[Message]:
+    """Everything that waits in a queue."""
+    while (message := queue.get(no_ack=True)) is not None:
+        yield message
+
+
+def tell(status: Exchange, order: int, kind: str, *, urgent: bool) -> None:
     """Publish a status notification."""
     status.publish(
         f"order {order}: {kind}".encode(),

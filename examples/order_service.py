@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import logstore
+from logstore.queues.queue_face import Queue
 
 ORDERS = 300
 WORKERS = 3
@@ -88,12 +89,14 @@ def main(directory: str) -> Outcome:
                 worker.wait(30)
 
         received = {name: drain(store.queue(name)) for name in SUBSCRIBERS}
-        outcome = Outcome(received, *told(directory), left=payments.message_count)
+        outcome = Outcome(
+            received, *told(directory), left=payments.counts().ready + payments.counts().unacked
+        )
     for name, numbers in received.items():
         say(f"{name:>14} got {len(numbers)} orders, in order: {numbers == sorted(numbers)}")
     again = sum(count > 1 for count in outcome.begun.values())
-    say(f"{len(outcome.acknowledged)} payments were acknowledged, none of them twice;")
-    say(f"{again} were begun twice, for the killed worker had them in hand.")
+    say(f"{len(outcome.acknowledged)} payments were acknowledged, none of them twice.")
+    say(f"{again} had been begun by the killed worker, and were begun again by another.")
     return outcome
 
 
@@ -142,7 +145,7 @@ def wait_until_done(directory: str, count: int) -> None:
         time.sleep(0.01)
 
 
-def drain(queue: logstore.Queue) -> list[int]:
+def drain(queue: Queue) -> list[int]:
     """Take everything that a subscriber has waiting."""
     numbers = []
     while (message := queue.get()) is not None:

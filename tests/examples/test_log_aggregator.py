@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +14,14 @@ import logstore
 from logstore.segments.check import check
 from logstore.segments.files import DiskFiles
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "log_aggregator.py"
+from .scripts import EXAMPLES, load
+
+SCRIPT = EXAMPLES / "log_aggregator.py"
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("log_aggregator", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("log_aggregator")
 
 
 @pytest.fixture(scope="module")
