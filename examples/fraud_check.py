@@ -25,10 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import logstore
-from logstore import RpcTimeoutError
-from logstore.queues.exchange import Exchange
-from logstore.queues.message import Message
-from logstore.queues.queue_face import Queue
+from logstore import Exchange, Message, Queue, RpcTimeoutError
 
 ORDERS = 60
 SERVERS = 2

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import logstore
-from logstore.queues.queue_face import Queue
+from logstore import Queue
 
 ORDERS = 300
 WORKERS = 3
