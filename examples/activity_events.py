@@ -55,8 +55,8 @@ def main(directory: str) -> Outcome:
     pages: Counter[str] = Counter()
     errors: Counter[int] = Counter()
     seen: dict[str, list[str]] = defaultdict(list)
-    visits: list[list[int]] = []
     last: dict[str, int] = {}
+    begun: list[int] = []
 
     def count_page(record: ConsumerRecord) -> None:
         pages[event_of(record)["page"]] += 1
@@ -72,8 +72,7 @@ def main(directory: str) -> Outcome:
     def measure(record: ConsumerRecord) -> None:
         visitor = (record.key or b"").decode()
         if visitor not in last or record.timestamp - last[visitor] > VISIT_MS:
-            visits.append([])
-        visits[-1].append(record.timestamp)
+            begun.append(record.timestamp)
         last[visitor] = max(record.timestamp, last.get(visitor, 0))
 
     with logstore.open(directory) as store:
@@ -93,13 +92,13 @@ def main(directory: str) -> Outcome:
         say(f"  alerts:  {errors.total()} errors, {errors[404]} of them 404")
         say(f"  history: {len(seen):,} visitors")
         read(store, "visits", measure)
-        say(f"A new question, answered by a replay from the first event: {len(visits):,} visits.")
+        say(f"A new question, answered by a replay from the first event: {len(begun):,} visits.")
         groups = ("pages", "alerts", "history", "visits")
         lags = {
             group: sum(offset.lag or 0 for offset in store.groups.describe(group).offsets)
             for group in groups
         }
-    return Outcome(len(events), pages, errors, dict(seen), len(visits), lags)
+    return Outcome(len(events), pages, errors, dict(seen), len(begun), lags)
 
 
 def parsed(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

@@ -145,6 +145,46 @@ came_out "$(logstore read quakes --since "$since" | count) of $quake_count recor
     "that young; a topic is searched by time through the time index beside each segment"
 
 # ------------------------------------------------------------------------------------------------
+step "Read as a group: it goes on where it was, and takes nothing from anybody else."
+show "logstore read quakes --group maps --max 2 --format '%o %k\\n'   (twice)"
+logstore read quakes --group maps --max 2 --format '%o %k\n' | indent
+logstore read quakes --group maps --max 2 --format '%o %k\n' | indent
+came_out "the second run began behind the first one's last record"
+
+# ------------------------------------------------------------------------------------------------
+step "A work queue: messages are routed to it, each is delivered to one consumer, and then gone."
+show "logstore exchange declare shop --type topic"
+logstore exchange declare shop --type topic | indent
+show "logstore queue declare payments"
+logstore queue declare payments | indent
+show "logstore queue bind payments shop 'order.*.due'"
+logstore queue bind payments shop 'order.*.due' | indent
+for order in 1 2 3; do
+    show "logstore queue publish shop order.$order.due '{\"order\": $order}'"
+    logstore queue publish shop "order.$order.due" "{\"order\": $order}" | indent
+done
+show "logstore queue get payments --count 2"
+logstore queue get payments --count 2 | indent
+show "logstore queue list"
+logstore queue list | indent
+came_out "two of three were taken and acknowledged; the third one waits"
+
+# ------------------------------------------------------------------------------------------------
+step "One event for many, work done once: an order service, three workers, one of them killed."
+show "python examples/order_service.py"
+"$python" examples/order_service.py | indent
+
+# ------------------------------------------------------------------------------------------------
+step "Request and reply, and messages by priority: a fraud check."
+show "python examples/fraud_check.py"
+"$python" examples/fraud_check.py | indent
+
+# ------------------------------------------------------------------------------------------------
+step "One log, several readers, and a replay for a question nobody had asked: activity events."
+show "python examples/activity_events.py"
+"$python" examples/activity_events.py | indent
+
+# ------------------------------------------------------------------------------------------------
 step "Check the whole store: every batch, checksum, offset, timestamp and index entry."
 show "logstore check $store"
 logstore check "$store" | indent
