@@ -275,8 +275,10 @@ class Producer:
         if queues is None or again or now - queues.looked_at >= _LOOK_AT_TOPICS_SECONDS:
             self._check_usable()
             found = self._topics.writable(topic)
-            if queues is None or found is not queues.topic:
-                queues = self._queues[topic] = _TopicQueues(found, now)
+            with self._mutex:
+                queues = self._queues.get(topic)
+                if queues is None or found is not queues.topic:
+                    queues = self._queues[topic] = _TopicQueues(found, now)
             queues.count = found.partition_count
             queues.looked_at = now
         return queues
@@ -381,7 +383,7 @@ class Producer:
         self.close()
 
     def __del__(self) -> None:
-        if self._unclosed:
+        if self._unclosed and self._sender.started:
             # This may run in any thread at any moment, even where that one has the mutex. The
             # sender delivers what there is, as long as the process lives.
             self._sender.let_go()

@@ -38,11 +38,10 @@ __all__ = ["Sender"]
 
 _log = logging.getLogger("logstore")
 
-_CALLER_SECONDS = 0.01
-"""How long a thread that sends waits for the lock of a partition, before it leaves the batch to the
-sender."""
-_SENDER_SECONDS = 0.1
-"""And how long the sender does, before it looks after other partitions."""
+_LOCK_SECONDS = 0.01
+"""How long a thread waits for the lock of a partition, before it leaves the batch to the sender;
+and how long the sender does, before it looks after other partitions for as long."""
+_MUTEX_SECONDS = 0.1
 
 _MAY_PASS = frozenset(
     getattr(errno, name)
@@ -85,16 +84,17 @@ class Sender:
         self._closing = False
         self._aborted = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._started = False
+        self.started = False
+        """Whether anything was ever sent."""
 
     # Threads ----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Have the thread run; with the mutex in hand."""
-        if not self._started:
+        if not self.started:
             if not self._thread.is_alive():  # Ctrl-C may have come while it was started
                 self._thread.start()
-            self._started = True
+            self.started = True
 
     @property
     def is_own_thread(self) -> bool:
@@ -110,14 +110,14 @@ class Sender:
         """The same for whoever may have the mutex himself, and not know it."""
         self._closing = True
         mutex = self._accumulator.mutex
-        if mutex.acquire(timeout=_SENDER_SECONDS):
+        if mutex.acquire(timeout=_MUTEX_SECONDS):
             self._accumulator.finish_all()
             self._accumulator.wake()
             mutex.release()
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the end of the thread, and say whether it has come."""
-        if self._started and not self.is_own_thread:
+        if self.started and not self.is_own_thread:
             self._thread.join(timeout)
             return not self._thread.is_alive()
         return True
@@ -188,7 +188,7 @@ class Sender:
 
     def deliver(self, queue: PartitionQueue, *, patient: bool = False) -> None:
         """Write the batches of a queue that are ready, unless another thread is at it. What cannot
-        be written now is left to the sender, which is ``patient``."""
+        be written now is left to the sender, which is ``patient``: it tries again."""
         if queue.retry_at is not None and not patient:
             return
         accumulator = self._accumulator
@@ -199,7 +199,7 @@ class Sender:
                     if queue.busy:
                         return  # who is at it looks for more when he is done
                     queue.busy = mine = True
-                while queue.ready and self._write(queue, queue.ready[0], patient=patient):
+                while queue.ready and self._write(queue, queue.ready[0]):
                     queue.ready.popleft()
             finally:
                 if mine:
@@ -211,7 +211,7 @@ class Sender:
             if not mine:
                 return
 
-    def _write(self, queue: PartitionQueue, batch: PendingBatch, *, patient: bool) -> bool:
+    def _write(self, queue: PartitionQueue, batch: PendingBatch) -> bool:
         """Write a batch, or give it up; False if it is to be tried again later."""
         if batch.done:  # given up meanwhile, or delivered just ahead of Ctrl-C
             self._accumulator.end(batch)
@@ -220,9 +220,8 @@ class Sender:
             if self.fatal is not None:
                 self._fail(queue, batch, self.fatal)
                 return True
-            timeout = _SENDER_SECONDS if patient else _CALLER_SECONDS
             try:
-                appended = self._append(queue, batch, timeout)
+                appended = self._append(queue, batch)
             except Exception as error:  # noqa: BLE001 - it goes to the futures
                 return self._failed(queue, batch, error)
             if queue.config is not queue.log.config:
@@ -241,7 +240,7 @@ class Sender:
             self._accumulator.end(batch)
         return True
 
-    def _append(self, queue: PartitionQueue, batch: PendingBatch, timeout: float) -> Appended:
+    def _append(self, queue: PartitionQueue, batch: PendingBatch) -> Appended:
         if self._expired(batch):
             raise _ExpiredError
         stamp = None
@@ -251,7 +250,7 @@ class Sender:
                 self._check_fenced(identity)
             sequence = batch.sequence
             if sequence is None:
-                sequence = batch.sequence = self.next_sequence(queue, timeout)
+                sequence = batch.sequence = self.next_sequence(queue, _LOCK_SECONDS)
             stamp = ProducerStamp(identity.producer_id, identity.epoch, sequence)
         batch.attempts += 1
         records = batch.records
@@ -261,7 +260,7 @@ class Sender:
             codec=self._codec,
             level=self._config.compression_level,
             producer=stamp,
-            timeout=timeout,
+            timeout=_LOCK_SECONDS,
         )
         if stamp is not None:
             queue.next_sequence = sequence_after(stamp.sequence, len(records))
@@ -334,7 +333,7 @@ class Sender:
         if isinstance(error, LockTimeoutError):  # the same attempt goes on waiting
             batch.attempts = max(batch.attempts - 1, 0)
             batch.error = error
-            queue.retry_at = now
+            queue.retry_at = now + _LOCK_SECONDS
             return False
         if may_pass(error) and batch.attempts <= self._config.retries:
             batch.error = error
