@@ -23,8 +23,9 @@ from rich.progress import (
 import logstore
 from logstore.cli.lines import LineBatch, LineReader
 from logstore.cli.options import store_option
-from logstore.cli.output import FAILED, INTERRUPTED, complain, count_of
+from logstore.cli.output import FAILED, complain, count_of
 from logstore.cli.parsing import LineParser, Parser, json_parser, line_parser, parse_header
+from logstore.cli.start import INTERRUPTED
 from logstore.errors import (
     InvalidInputError,
     LogstoreError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,28 +12,53 @@ import click
 import lmdb
 
 import logstore
-from logstore.cli.append import append
-from logstore.cli.backup import backup, restore
-from logstore.cli.check import check
-from logstore.cli.consume import consume
-from logstore.cli.dump import dump
-from logstore.cli.exchange import exchange
-from logstore.cli.group import group
-from logstore.cli.maintain import compact, retain
 from logstore.cli.options import SETTINGS, Settings
-from logstore.cli.output import FAILED, INTERRUPTED, WRONG_USE, complain, silence
-from logstore.cli.queue import queue
-from logstore.cli.read import read
-from logstore.cli.repair import repair
-from logstore.cli.shorten import delete_records, truncate
-from logstore.cli.topic import topic
+from logstore.cli.output import FAILED, WRONG_USE, complain, silence
+from logstore.cli.start import INTERRUPTED, importing
 from logstore.errors import InvalidInputError, LogstoreError, StoreNotFoundError
 
 __all__ = ["main"]
 
 
+_MODULES = {
+    "append": "append",
+    "backup": "backup",
+    "check": "check",
+    "compact": "maintain",
+    "consume": "consume",
+    "delete-records": "shorten",
+    "dump": "dump",
+    "exchange": "exchange",
+    "group": "group",
+    "queue": "queue",
+    "read": "read",
+    "repair": "repair",
+    "restore": "backup",
+    "retain": "maintain",
+    "topic": "topic",
+    "truncate": "shorten",
+}
+"""The commands, and which module of this package each one is in."""
+
+
 class Program(click.Group):
-    """A group whose errors are one line on standard error, and never a traceback."""
+    """A group whose errors are one line on standard error, and never a traceback.
+
+    A command is imported when it is called: most need only a part of what all of them need.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in _MODULES:
+            return None
+        with importing():
+            module = importlib.import_module(f"logstore.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def main(
         self,
@@ -130,11 +156,3 @@ def main(ctx: click.Context, store: str | None) -> None:
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(WRONG_USE)
-
-
-_MAINTENANCE = (repair, backup, restore, retain, compact, delete_records, truncate)
-
-_FAMILIES = (append, read, dump, check, topic, group, exchange, queue, consume)
-
-for _command in (*_FAMILIES, *_MAINTENANCE):
-    main.add_command(_command)

@@ -24,7 +24,6 @@ from logstore.segments.record import Record
 
 __all__ = [
     "FAILED",
-    "INTERRUPTED",
     "WRONG_USE",
     "Lines",
     "batch_fields",
@@ -49,8 +48,6 @@ FAILED = 1
 """The exit code where an operation failed or damage was found."""
 WRONG_USE = 2
 """The exit code for an option, value or path that makes no sense."""
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, by the shells' convention."""
 
 
 def complain(message: str) -> None:

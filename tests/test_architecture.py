@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -299,6 +300,30 @@ def test_every_public_name_is_there_and_listed_once(package: str) -> None:
     assert missing == []
 
 
+def test_a_public_name_is_what_a_type_checker_takes_it_for() -> None:
+    tree = ast.parse((ROOT / "logstore" / "__init__.py").read_text(encoding="utf-8"))
+    told = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(told.test) == "TYPE_CHECKING"
+    package = importlib.import_module("logstore")
+    names = set()
+    for node in told.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.module is not None
+        module = importlib.import_module(node.module)
+        for alias in node.names:
+            name = alias.asname or alias.name
+            names.add(name)
+            assert getattr(package, name) is getattr(module, alias.name)
+    assert names | {"__version__"} == set(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_the_format_is_imported_without_the_store() -> None:
+    program = "import sys, logstore.segments.batch; print('logstore.store' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"False\n"
+
+
 # --- the command line -------------------------------------------------------------------------
 
 
@@ -309,7 +334,10 @@ def commands(
     if path:
         yield path, command
     if isinstance(command, click.Group):
-        for name, child in sorted(command.commands.items()):
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            child = command.get_command(context, name)
+            assert child is not None
             yield from commands(child, (*path, name))
 
 

@@ -107,7 +107,7 @@ def test_the_type_marker_is_beside_the_code() -> None:
 
 def test_the_program_is_installed_under_its_name() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts", name="logstore")
-    assert [script.value for script in scripts] == ["logstore.cli.main:main"]
+    assert [script.value for script in scripts] == ["logstore.cli.start:main"]
     assert callable(next(iter(scripts)).load())
 
 
