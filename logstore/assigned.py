@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.fetcher import Chunk, Cursor
+from logstore.log import PartitionLog
 from logstore.partitions import TopicPartition
 
 __all__ = ["AssignedPartitions"]
@@ -47,6 +48,11 @@ class AssignedPartitions:
                 f"partition {partition[1]} of {partition[0]!r} is not assigned to this consumer"
             )
         return cursor
+
+    def reads(self, partition: TopicPartition, log: PartitionLog) -> bool:
+        """Whether a partition is ours, and this is its log."""
+        cursor = self._cursors.get(partition)
+        return cursor is not None and cursor.log is log
 
     def add(self, cursor: Cursor) -> None:
         """Take a partition over."""

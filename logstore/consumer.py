@@ -18,6 +18,7 @@ from types import TracebackType
 
 from logstore.assigned import AssignedPartitions
 from logstore.clock import Clock
+from logstore.committing import UNKNOWN, Commits
 from logstore.consumer_config import ConsumerConfig
 from logstore.errors import (
     ClosedError,
@@ -25,6 +26,7 @@ from logstore.errors import (
     LogstoreError,
     NoOffsetError,
     OffsetOutOfRangeError,
+    UnknownTopicError,
 )
 from logstore.fetcher import Chunk, ConsumerRecord, Cursor
 from logstore.groups.groups import Groups
@@ -40,8 +42,8 @@ __all__ = ["Consumer", "ConsumerRecord", "RebalanceListener"]
 _POLL_SECONDS = 0.05
 """How often a waiting consumer looks whether its group has changed, or it was closed."""
 _LOOK_AT_TOPICS_SECONDS = 0.25
-_UNKNOWN = -1
-"""The position in a partition that nothing says where to begin in; no log holds it."""
+_DELETION_SECONDS = 0.001
+"""How long a consumer waits that saw a topic go, before it looks at the topics again."""
 
 
 class Consumer:
@@ -57,8 +59,7 @@ class Consumer:
         clock: Clock,
     ) -> None:
         self._topics = topics
-        self._groups = groups
-        """None in a store that may not be written, where no group can be joined."""
+        """``groups`` is None in a store that may not be written, where no group can be joined."""
         self._config = config
         self._clock = clock
         self._mutex = threading.RLock()
@@ -68,9 +69,15 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._membership: Membership | None = None
         self._ours = AssignedPartitions()
-        self._committed: dict[TopicPartition, int] = {}
-        self._next_commit = clock.monotonic() + config.auto_commit_interval_ms / 1000
+        self._due: frozenset[TopicPartition] = frozenset()
+        """What the group has assigned to this member, and it has not yet begun to read: opening
+        one of their logs may have failed."""
+        self._commits = Commits(groups, topics, self._ours, config, clock)
         self._next_look = 0.0
+        self._definitions: object = None
+        """All topics, when they were last looked at."""
+        self._missed: frozenset[str] = frozenset()
+        """Topics that were named and deleted, as was told."""
         self._watch = PartitionsWatch(files, clock)
 
     # What to read -----------------------------------------------------------------------------
@@ -92,8 +99,9 @@ class Consumer:
             self._unsubscribe()
             config = self._config
             if config.group is not None:
-                self._membership = self._in_group().join(
-                    config.group,
+                groups, group = self._commits.in_group()
+                self._membership = groups.join(
+                    group,
                     topics=subscription.topics,
                     assignor=config.partition_assignment_strategy,
                     session_timeout_ms=config.session_timeout_ms,
@@ -104,6 +112,8 @@ class Consumer:
                 )
             self._subscription = subscription
             self._next_look = 0.0
+            self._definitions = None
+            self._missed = frozenset()
 
     def assign(self, partitions: Iterable[TopicPartition | tuple[str, int]]) -> None:
         """Read exactly these partitions, whatever a group's other members do.
@@ -117,7 +127,7 @@ class Consumer:
                 self._topics.log(partition)
             if self._subscription is not None:
                 self._unsubscribe()
-            self._auto_commit()
+            self._commits.auto(self._membership)
             self._give_up(set(self._ours).difference(wanted))
             self._take_over(wanted)
 
@@ -127,9 +137,10 @@ class Consumer:
             self._unsubscribe()
 
     def _unsubscribe(self) -> None:
-        self._auto_commit()
+        self._commits.auto(self._membership)
         self._tell_that_all_go()
         self._give_up(set(self._ours))
+        self._due = frozenset()
         self._subscription = None
         membership, self._membership = self._membership, None
         if membership is not None:
@@ -150,39 +161,27 @@ class Consumer:
         return self._membership
 
     def _take_over(self, partitions: Iterable[TopicPartition]) -> None:
-        new = [partition for partition in partitions if partition not in self._ours]
-        committed = self._committed_offsets(new)
+        """Begin to read partitions: all of them, or none where one's log cannot be opened. One
+        that is ours stays as it is, unless it is of another topic of the same name by now."""
+        logs = {partition: self._topics.log(partition) for partition in partitions}
+        new = {key: log for key, log in logs.items() if not self._ours.reads(key, log)}
+        committed = self._commits.look(new)
+        self._give_up(new.keys() & set(self._ours))
         config = self._config
         fetch_bytes = min(config.max_partition_fetch_bytes, config.fetch_max_bytes)
-        for partition in new:
-            log = self._topics.log(partition)
-            cursor = Cursor(partition, log, _UNKNOWN, fetch_bytes)
+        for partition, log in new.items():
+            cursor = Cursor(partition, log, UNKNOWN, fetch_bytes)
             found = committed.get(partition)
             if found is not None:
                 cursor.seek(found.offset)
-                self._committed[partition] = found.offset
+                self._commits.note(partition, found.offset)
             elif config.auto_offset_reset != "none":
                 cursor.seek(self._reset_offset(log))
             self._ours.add(cursor)
 
     def _give_up(self, partitions: Collection[TopicPartition]) -> None:
         self._ours.remove(partitions)
-        for partition in partitions:
-            self._committed.pop(partition, None)
-
-    def _committed_offsets(
-        self, partitions: Collection[TopicPartition]
-    ) -> Mapping[TopicPartition, OffsetAndMetadata | None]:
-        if self._config.group is None or not partitions:
-            return {}
-        return self._in_group().committed(self._config.group, partitions)
-
-    def _in_group(self) -> Groups:
-        if self._config.group is None:
-            raise InvalidInputError("this consumer has no group: name one when you make it")
-        if self._groups is None:
-            raise InvalidInputError("the store was opened for reading only: groups need more")
-        return self._groups
+        self._commits.forget(partitions)
 
     def _reset_offset(self, log: PartitionLog) -> int:
         earliest = self._config.auto_offset_reset == "earliest"
@@ -237,23 +236,40 @@ class Consumer:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         self._ours.hand_out(None)
         while True:
-            self._follow_changes()
-            if self._clock.monotonic() >= self._next_commit:
-                self._auto_commit()
-            chunk = self._ours.next_chunk(most, self._out_of_range)
+            self._miss_deleted_topics()
+            try:
+                self._follow_changes()
+                self._commits.auto_if_due(self._membership)
+                chunk = self._ours.next_chunk(most, self._out_of_range)
+            except UnknownTopicError as error:
+                self._expect_deletion(error)
+                chunk = None
             if chunk is not None:
                 return chunk
             left = _POLL_SECONDS if deadline is None else deadline - self._clock.monotonic()
             if left <= 0:
                 return None
             active = [cursor for cursor in self._ours.cursors() if not cursor.paused]
-            self._watch.wait(active, min(left, _POLL_SECONDS))
+            try:
+                self._watch.wait(active, min(left, _POLL_SECONDS))
+            except UnknownTopicError as error:
+                self._expect_deletion(error)
             self._check_usable()
+
+    def _expect_deletion(self, error: UnknownTopicError) -> None:
+        """Whoever chose a partition, or named a topic without a group, misses it. Otherwise the
+        next look gives it up: it matches a pattern no more, or the group takes it away."""
+        self._next_look = 0.0
+        if self._subscription is None or (
+            self._membership is None and not self._subscription.by_pattern
+        ):
+            raise error
+        self._clock.sleep(_DELETION_SECONDS)
 
     def _out_of_range(self, cursor: Cursor, error: OffsetOutOfRangeError) -> None:
         if self._config.auto_offset_reset != "none":
             cursor.seek(self._reset_offset(cursor.log))
-        elif cursor.position == _UNKNOWN:
+        elif cursor.position == UNKNOWN:
             topic, partition = cursor.partition
             raise NoOffsetError(
                 f"group {self._config.group!r} has committed no offset for partition {partition} "
@@ -271,29 +287,52 @@ class Consumer:
         if self._membership is not None:
             while (rebalance := self._membership.poll()) is not None:
                 self._rebalance(self._membership, subscription.listener, rebalance)
+            if self._due:
+                assigned = self._due
+                self._take_over(sorted(assigned))
+                self._due = frozenset()
+                subscription.listener.on_partitions_assigned(assigned)
         elif self._clock.monotonic() >= self._next_look:
             # Without a group every partition is ours, those that are added later included.
             self._next_look = self._clock.monotonic() + _LOOK_AT_TOPICS_SECONDS
-            wanted = subscription.partitions()
-            if set(self._ours) != set(wanted):
+            definitions = self._topics.definitions()
+            if definitions is not self._definitions:
+                wanted = subscription.partitions()
                 self._give_up(set(self._ours).difference(wanted))
                 self._take_over(wanted)
+                self._definitions = definitions
+
+    def _miss_deleted_topics(self) -> None:
+        """A member that named a topic is told once that it is gone, and goes on with the others."""
+        subscription = self._subscription
+        if subscription is None or self._membership is None:
+            return
+        definitions = self._topics.definitions()
+        if definitions is not self._definitions:
+            self._definitions = definitions
+            missed, self._missed = self._missed, subscription.missing()
+            if self._missed - missed:
+                raise UnknownTopicError(f"topic {min(self._missed - missed)!r} was deleted")
 
     def _rebalance(
         self, membership: Membership, listener: RebalanceListener, rebalance: Rebalance
     ) -> None:
-        if rebalance.revoke:
-            if rebalance.lost:
-                listener.on_partitions_lost(rebalance.revoke)
-            else:
-                self._auto_commit()
-                listener.on_partitions_revoked(rebalance.revoke)
-            self._give_up(rebalance.revoke)
-            if not rebalance.lost:
-                membership.revoked(rebalance.revoke)
-        if rebalance.assigned:
-            self._take_over(sorted(rebalance.assigned))
-            listener.on_partitions_assigned(rebalance.assigned)
+        told = rebalance.revoke - self._due
+        if rebalance.lost:
+            try:
+                if told:
+                    listener.on_partitions_lost(told)
+            finally:  # whatever the listener made of it, they are ours no more
+                self._due -= rebalance.revoke
+                self._give_up(told)
+        elif rebalance.revoke:
+            if told:
+                self._commits.auto(membership)
+                listener.on_partitions_revoked(told)
+            self._due -= rebalance.revoke
+            self._give_up(told)
+            membership.revoked(rebalance.revoke)
+        self._due |= rebalance.assigned
 
     # Positions --------------------------------------------------------------------------------
 
@@ -390,46 +429,19 @@ class Consumer:
         FencedMemberError or IllegalGenerationError when the partition is another member's by now.
         """
         with self._at_work():
-            groups = self._in_group()
             if offsets is None:
-                wanted = {key: OffsetAndMetadata(self.position(key)) for key in self._ours}
+                self._commits.positions(self._membership, durable=durable)
             else:
-                wanted = {TopicPartition(*key): _noted(value) for key, value in offsets.items()}
-            self._commit(groups, wanted, durable=durable)
+                noted = {TopicPartition(*key): _noted(value) for key, value in offsets.items()}
+                self._commits.commit(noted, self._membership, durable=durable)
 
     def committed(
         self, *partitions: TopicPartition | tuple[str, int]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed for ``partitions``, or for all that are ours."""
         keys = [TopicPartition(*key) for key in partitions] or list(self._ours)
-        found = self._committed_offsets(keys)
+        found = self._commits.look(keys)
         return {key: found.get(key) for key in keys}
-
-    def _commit(
-        self,
-        groups: Groups,
-        offsets: Mapping[TopicPartition, OffsetAndMetadata],
-        *,
-        durable: bool = False,
-    ) -> None:
-        known = {key: value for key, value in offsets.items() if value.offset != _UNKNOWN}
-        if known and self._config.group is not None:
-            groups.commit(self._config.group, known, membership=self._membership, durable=durable)
-            self._committed.update((key, value.offset) for key, value in known.items())
-
-    def _auto_commit(self, *, failed: bool = False) -> None:
-        """Commit the positions that have moved; with ``failed`` without what the application got
-        last, which it may not have dealt with."""
-        config = self._config
-        self._next_commit = self._clock.monotonic() + config.auto_commit_interval_ms / 1000
-        if config.group is None or not config.enable_auto_commit or self._groups is None:
-            return
-        offsets = {}
-        for partition in self._ours:
-            offset = self._ours.done(partition) if failed else self._ours.position(partition)
-            if offset != self._committed.get(partition):
-                offsets[partition] = OffsetAndMetadata(offset)
-        self._commit(self._groups, offsets)
 
     # Life -------------------------------------------------------------------------------------
 
@@ -453,7 +465,7 @@ class Consumer:
             self._closed = True
             try:
                 if commit:
-                    self._auto_commit(failed=failed)
+                    self._commits.auto(self._membership, failed=failed)
                 self._tell_that_all_go()
             finally:
                 self._ours.remove(set(self._ours))

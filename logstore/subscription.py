@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
+from logstore.definitions import TopicDefinition
 from logstore.errors import InvalidInputError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.partitions import TopicPartition
@@ -34,9 +35,9 @@ class Topics:
     def __init__(self, catalogue: TopicCatalogue) -> None:
         self._catalogue = catalogue
 
-    def names(self) -> list[str]:
-        """The names of all topics that are not internal."""
-        return list(self._catalogue.definitions())
+    def definitions(self) -> Mapping[str, TopicDefinition]:
+        """All topics that are not internal, by name: the same object until one of them changes."""
+        return self._catalogue.definitions()
 
     def writable(self, name: str) -> Topic:
         """A topic that anybody may write to; one that was made anew is another object. Raises
@@ -73,12 +74,21 @@ class Subscription:
         self._expression = None if pattern is None else _compiled(pattern)
         self.listener = listener or RebalanceListener()
 
+    @property
+    def by_pattern(self) -> bool:
+        """Whether topics may come and go without anybody's having named them."""
+        return self._expression is not None
+
     def topics(self) -> frozenset[str]:
         """The names of the topics."""
         expression = self._expression
         if expression is None:
             return self._names
-        return frozenset(name for name in self._topics.names() if expression.fullmatch(name))
+        return frozenset(name for name in self._topics.definitions() if expression.fullmatch(name))
+
+    def missing(self) -> frozenset[str]:
+        """The topics that were named, and are not there any more."""
+        return self._names - self._topics.definitions().keys()
 
     def partitions(self) -> list[TopicPartition]:
         """All partitions of the topics; raises UnknownTopicError if one that was named is gone."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,11 @@ from logstore import (
     TopicPartition,
     UnknownTopicError,
 )
+from logstore.subscription import Topics
+from logstore.waiting import PartitionsWatch, Reading
 
 A0, A1, A2, A3 = (TopicPartition("a", number) for number in range(4))
+B0 = TopicPartition("b", 0)
 
 
 @pytest.fixture
@@ -240,6 +244,124 @@ def test_a_pattern_in_a_group_takes_in_new_topics_and_new_ones_only(store: Store
         store.create_topic("old")
         poll_until(lambda: len(consumer.assignment) == 5, consumer)
         assert TopicPartition("newer", 0) in consumer.assignment
+
+
+def test_partitions_that_could_not_be_opened_are_tried_again_and_no_other_is_forgotten(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        append(store, f"v{number}", partition=number)
+    events = Events()
+    opened = Topics.log
+    failures = [OSError(errno.EMFILE, "too many open files")] * 2
+
+    def failing(topics: Topics, partition: TopicPartition) -> logstore.PartitionLog:
+        if partition == A2 and failures:
+            raise failures.pop()
+        return opened(topics, partition)
+
+    monkeypatch.setattr(Topics, "log", failing)
+    with store.consumer("a", group="g", listener=events) as consumer:
+        for _ in range(2):
+            with pytest.raises(OSError, match="too many open files"):
+                consumer.poll(timeout=1)
+            assert events.events == []
+        records = [record for _ in range(4) for record in consumer.poll(1, timeout=5)]
+        assert sorted(record.partition for record in records) == [0, 1, 2, 3]
+        assert events.events == [("assigned", {A0, A1, A2, A3})]
+    assert store.groups.committed("g", [A2])[A2] == OffsetAndMetadata(1)
+
+
+def test_partitions_that_go_before_they_were_read_are_told_to_no_listener(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_topic("b")
+    append(store, "x", topic="b")
+    events = Events()
+    opened = Topics.log
+
+    def deleting(topics: Topics, partition: TopicPartition) -> logstore.PartitionLog:
+        if partition.topic == "a":
+            monkeypatch.setattr(Topics, "log", opened)
+            store.delete_topic("a")
+        return opened(topics, partition)
+
+    with store.consumer("a", "b", group="g", listener=events) as consumer:
+        monkeypatch.setattr(Topics, "log", deleting)
+        with pytest.raises(UnknownTopicError, match="'a'"):
+            consumer.poll(timeout=5)
+        assert [record.value for record in consumer.poll(timeout=5)] == [b"x"]
+    assert events.events == [("assigned", {B0}), ("revoked", {B0})]
+
+
+@pytest.mark.parametrize("by_pattern", [True, False])
+def test_a_topic_that_is_deleted_while_it_is_waited_for_is_missed_only_if_it_was_named(
+    store: Store, by_pattern: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_topic("b")
+    events = Events()
+    waiting = PartitionsWatch.wait
+
+    def deleting(watch: PartitionsWatch, readings: Iterable[Reading], seconds: float) -> bool:
+        monkeypatch.setattr(PartitionsWatch, "wait", waiting)
+        with logstore.open(store.path, maintenance_interval=None) as other:
+            other.delete_topic("a")
+            append(other, "x", topic="b")
+        return waiting(watch, readings, seconds)
+
+    topics, pattern = ((), ".*") if by_pattern else (("a", "b"), None)
+    options = {"group": "g", "partition_assignment_strategy": "cooperative-sticky"}
+    with store.consumer(*topics, pattern=pattern, listener=events, **options) as consumer:
+        poll_until(lambda: len(consumer.assignment) == 5, consumer)
+        monkeypatch.setattr(PartitionsWatch, "wait", deleting)
+        if not by_pattern:
+            with pytest.raises(UnknownTopicError, match="deleted"):
+                consumer.poll(timeout=None)
+        assert [record.value for record in consumer.poll(timeout=None)] == [b"x"]
+        assert consumer.assignment == {B0}
+    assert events.events[1:] == [("lost", {A0, A1, A2, A3}), ("revoked", {B0})]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("assigned", [False, True])
+def test_a_deleted_topic_does_not_keep_the_positions_in_others_from_being_committed(
+    store: Store, anew: bool, assigned: bool
+) -> None:
+    for group in ("by hand", "by itself"):
+        store.create_topic("b")
+        append(store, "x", topic="b")
+        append(store, "y")
+        consumer = store.consumer(group=group)
+        consumer.subscribe(["a", "b"]) if not assigned else consumer.assign([A0, B0])
+        records = [record for _ in range(2) for record in consumer.poll(1, timeout=5)]
+        assert {record.topic for record in records} == {"a", "b"}
+        store.delete_topic("b")
+        if anew:
+            store.create_topic("b")
+        if group == "by hand":
+            consumer.commit()
+        consumer.close()
+        assert store.groups.committed(group, [A0])[A0] == OffsetAndMetadata(len(records) // 2)
+        assert store.groups.committed(group, [B0])[B0] is None
+        if anew:
+            store.delete_topic("b")
+        store.topic("a").partition(0).truncate(0)
+
+
+def test_a_listener_that_fails_over_lost_partitions_does_not_keep_them(store: Store) -> None:
+    class Failing(RebalanceListener):
+        def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+            raise RuntimeError("no")
+
+    store.create_topic("b")
+    append(store, "x", topic="b")
+    with store.consumer(pattern=".*", group="g", listener=Failing()) as consumer:
+        assert len(consumer.poll(timeout=5)) == 1
+        store.delete_topic("a")
+        with pytest.raises(RuntimeError, match="no"):
+            consumer.poll(timeout=5)
+        assert consumer.assignment == {B0}
+        assert consumer.poll() == []
 
 
 def test_a_static_member_comes_back_to_its_partitions_without_a_rebalance(store: Store) -> None:

@@ -279,6 +279,31 @@ def test_a_pattern_takes_in_topics_that_are_created_later(store: Store) -> None:
         assert consumer.assignment == {A0, B0}
 
 
+@pytest.mark.parametrize("assigned", [False, True])
+def test_a_topic_that_was_created_anew_is_read_from_its_beginning(
+    store: Store, assigned: bool
+) -> None:
+    store.create_topic("a")
+    append(store, "a", "one", "two")
+    with store.consumer() as consumer:
+
+        def choose() -> None:
+            consumer.assign([A0]) if assigned else consumer.subscribe("a")
+
+        choose()
+        assert values(consumer.poll()) == ["one", "two"]
+        store.delete_topic("a")
+        with pytest.raises(UnknownTopicError, match="a"):
+            consumer.poll(timeout=5)
+        store.create_topic("a")
+        append(store, "a", "three")
+        if assigned:  # whoever chose a partition has to choose once more
+            with pytest.raises(UnknownTopicError, match="deleted"):
+                consumer.poll()
+            choose()
+        assert values(consumer.poll(timeout=5)) == ["three"]
+
+
 def test_assigning_again_keeps_the_positions_of_partitions_that_stay(store: Store) -> None:
     store.create_topic("a", partitions=2)
     append(store, "a", "1", "2")
