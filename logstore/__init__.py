@@ -12,7 +12,8 @@ server by any number of threads and processes::
 
 What is public is imported when it is first asked for (PEP 562). So whoever needs the format alone
 (``import logstore.segments.batch``) gets no store with it, and the program is ready for Ctrl-C
-before it imports what takes time.
+before it imports what takes time. Whoever gives up rights (``chroot``, ``setuid``) and could not
+read the package then, asks for the names that it needs before.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ __all__ = [
     "check_acks",
     "check_offset",
     "check_read",
+    "check_timestamp",
     "deleted_error",
     "new_appended",
     "out_of_bounds",
@@ -68,6 +69,12 @@ def check_offset(offset: object) -> None:
     """Raise InvalidInputError for what is no offset; 1.0 would be compared, and stored, as one."""
     if not isinstance(offset, int) or isinstance(offset, bool):
         raise InvalidInputError(f"an offset is an int, not {offset!r}")
+
+
+def check_timestamp(timestamp: object) -> None:
+    """Raise InvalidInputError for what is no timestamp."""
+    if type(timestamp) is not int:
+        raise InvalidInputError(f"a timestamp is an int (milliseconds), not {timestamp!r}")
 
 
 def check_read(offset: object, max_bytes: object, upto: object) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.fetcher import Chunk, Cursor
 from logstore.log import PartitionLog
-from logstore.partitions import TopicPartition
+from logstore.partitions import TopicPartition, checked_partition
 
 __all__ = ["AssignedPartitions"]
 
@@ -42,7 +42,7 @@ class AssignedPartitions:
 
     def cursor(self, partition: TopicPartition | tuple[str, int]) -> Cursor:
         """The cursor of a partition; raises InvalidInputError where it is not ours."""
-        cursor = self._cursors.get(TopicPartition(*partition))
+        cursor = self._cursors.get(checked_partition(partition))
         if cursor is None:
             raise InvalidInputError(
                 f"partition {partition[1]} of {partition[0]!r} is not assigned to this consumer"

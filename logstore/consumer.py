@@ -32,10 +32,15 @@ from logstore.fetcher import Chunk, ConsumerRecord, Cursor
 from logstore.groups.groups import Groups
 from logstore.groups.membership import Membership, Rebalance
 from logstore.log import PartitionLog
-from logstore.partitions import OffsetAndMetadata, TopicPartition
+from logstore.partitions import (
+    OffsetAndMetadata,
+    TopicPartition,
+    checked_offset,
+    checked_partition,
+)
 from logstore.segments.files import Files
 from logstore.subscription import RebalanceListener, Subscription, Topics
-from logstore.waiting import PartitionsWatch
+from logstore.waiting import PartitionsWatch, check_timeout
 
 __all__ = ["Consumer", "ConsumerRecord", "RebalanceListener"]
 
@@ -96,6 +101,11 @@ class Consumer:
         """
         with self._at_work():
             subscription = Subscription(self._topics, topics, pattern, listener)
+            if self._config.group is not None:
+                for internal in subscription.missing():
+                    raise InvalidInputError(
+                        f"{internal!r} is the store's own topic: it is read without a group"
+                    )
             self._unsubscribe()
             config = self._config
             if config.group is not None:
@@ -121,7 +131,7 @@ class Consumer:
         Replaces an earlier subscription or assignment; positions in partitions that stay are
         kept. Raises UnknownTopicError.
         """
-        wanted = [TopicPartition(*partition) for partition in partitions]
+        wanted = [checked_partition(partition) for partition in partitions]
         with self._at_work():
             for partition in wanted:
                 self._topics.log(partition)
@@ -200,8 +210,9 @@ class Consumer:
         NoOffsetError with ``auto_offset_reset="none"``, ClosedError.
         """
         most = self._config.max_poll_records if max_records is None else max_records
-        if most < 1:
-            raise InvalidInputError(f"max_records={most} is out of bounds: at least 1")
+        if type(most) is not int or most < 1:
+            raise InvalidInputError(f"max_records={most!r} is out of bounds: an int of at least 1")
+        check_timeout(timeout)
         records: list[ConsumerRecord] = []
         with self._at_work():
             self._ours.give_back()
@@ -343,8 +354,7 @@ class Consumer:
     def seek(self, partition: TopicPartition | tuple[str, int], offset: int) -> None:
         """Go on at ``offset``; where the log does not hold it, ``auto_offset_reset`` says what
         happens when it is read."""
-        if not isinstance(offset, int) or offset < 0:
-            raise InvalidInputError(f"offset {offset!r} is out of bounds: at least 0")
+        checked_offset(offset)
         with self._at_work():
             cursor = self._ours.cursor(partition)
             self._ours.give_back(cursor.partition)
@@ -385,7 +395,7 @@ class Consumer:
         (milliseconds); None where there is none."""
         offsets: dict[TopicPartition, int | None] = {}
         for key, timestamp in timestamps.items():
-            partition = TopicPartition(*key)
+            partition = checked_partition(key)
             found = self._topics.log(partition).offset_for_time(timestamp)
             offsets[partition] = None if found is None else found[0]
         return offsets
@@ -396,7 +406,7 @@ class Consumer:
         """The first offset of each partition."""
         return {
             partition: self._topics.log(partition).log_start_offset
-            for partition in (TopicPartition(*key) for key in partitions)
+            for partition in map(checked_partition, partitions)
         }
 
     def end_offsets(
@@ -405,7 +415,7 @@ class Consumer:
         """For each partition the offset that its next record will get."""
         return {
             partition: self._topics.log(partition).log_end_offset
-            for partition in (TopicPartition(*key) for key in partitions)
+            for partition in map(checked_partition, partitions)
         }
 
     def lag(self) -> dict[TopicPartition, int]:
@@ -432,14 +442,14 @@ class Consumer:
             if offsets is None:
                 self._commits.positions(self._membership, durable=durable)
             else:
-                noted = {TopicPartition(*key): _noted(value) for key, value in offsets.items()}
-                self._commits.commit(noted, self._membership, durable=durable)
+                wanted = {checked_partition(k): checked_offset(v) for k, v in offsets.items()}
+                self._commits.commit(wanted, self._membership, durable=durable)
 
     def committed(
         self, *partitions: TopicPartition | tuple[str, int]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed for ``partitions``, or for all that are ours."""
-        keys = [TopicPartition(*key) for key in partitions] or list(self._ours)
+        keys = list(map(checked_partition, partitions)) or list(self._ours)
         found = self._commits.look(keys)
         return {key: found.get(key) for key in keys}
 
@@ -484,10 +494,3 @@ class Consumer:
         traceback: TracebackType | None,
     ) -> None:
         self._close(commit=True, failed=error is not None)
-
-
-def _noted(value: int | OffsetAndMetadata) -> OffsetAndMetadata:
-    noted = OffsetAndMetadata(value) if isinstance(value, int) else OffsetAndMetadata(*value)
-    if noted.offset < 0:
-        raise InvalidInputError(f"offset {noted.offset} is out of bounds: at least 0")
-    return noted

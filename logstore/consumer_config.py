@@ -30,7 +30,7 @@ def _group(key: str, value: Any) -> str | None:
 def _name(key: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and 0 < len(value) <= 1000):
         return None
-    return f"{key}={value!r} is no name: 1 to 1,000 characters"
+    return f"{key}={value!r:.50} is no name: 1 to 1000 characters"
 
 
 def _strategy(key: str, value: Any) -> str | None:

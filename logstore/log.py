@@ -25,6 +25,7 @@ from logstore.appending import (
     LogView,
     check_acks,
     check_read,
+    check_timestamp,
 )
 from logstore.compaction import CompactionPlan, CompactionResult
 from logstore.errors import (
@@ -343,6 +344,7 @@ class PartitionLog(PartitionHandle):
     def offset_for_time(self, timestamp: int) -> tuple[int, int] | None:
         """``(offset, timestamp)`` of the first record whose timestamp (milliseconds) is not below
         ``timestamp``; None where there is no such record."""
+        check_timestamp(timestamp)
         return steadily(self._look, lambda view: self._reader.offset_for_time(view, timestamp))
 
     def wait(self, offset: int, timeout: float | None = None) -> bool:

@@ -13,7 +13,7 @@ from logstore.reader import View, observe
 from logstore.segments.files import Files, Watch
 from logstore.state import DELETED, LogState, StateFile
 from logstore.structure import list_segments
-from logstore.waiting import LONGEST_SLEEP, sleep_until
+from logstore.waiting import LONGEST_SLEEP, check_timeout, sleep_until
 from logstore.writer import LogWriter
 
 __all__ = ["Observer", "steadily"]
@@ -120,6 +120,7 @@ class Observer:
         Raises OffsetOutOfRangeError when it lies in front: somebody has cut the log.
         """
         check_offset(offset)
+        check_timeout(timeout)
         if self._reaches(offset):
             return True
         deadline = None if timeout is None else self._clock.monotonic() + timeout

@@ -107,5 +107,5 @@ class Subscription:
 def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InvalidInputError(f"{pattern!r} is no regular expression: {error}") from None

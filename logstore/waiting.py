@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from logstore.clock import Clock
+from logstore.errors import InvalidInputError
 from logstore.segments.files import Files, Watch
 
-__all__ = ["LONGEST_SLEEP", "PartitionsWatch", "sleep_until"]
+__all__ = ["LONGEST_SLEEP", "PartitionsWatch", "check_timeout", "sleep_until"]
 
 LONGEST_SLEEP = 0.1
 """Seconds after which a sleeper looks without having been woken: a watch may have been lost."""
@@ -21,6 +22,13 @@ _LONGEST_PAUSE = 0.01
 _PUBLISHING_SECONDS = 0.002
 """How long after a write its publishing is waited for; it takes microseconds, unless the writer
 lost its processor in between."""
+
+
+def check_timeout(seconds: object) -> None:
+    """Raise InvalidInputError for what is no time to wait; None is for ever."""
+    # What is not equal to itself is NaN, and never over.
+    if seconds is not None and (type(seconds) not in (int, float) or seconds != seconds):
+        raise InvalidInputError(f"timeout={seconds!r} is no number of seconds, nor None for ever")
 
 
 def sleep_until(

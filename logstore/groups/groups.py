@@ -35,7 +35,7 @@ from logstore.groups.resets import OffsetChange, OffsetReset
 from logstore.groups.state import Group, Refusal
 from logstore.live import Live
 from logstore.log import PartitionLog
-from logstore.metadata import Metadata
+from logstore.metadata import METADATA_TOPIC, Metadata
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.sessions import Sessions
 from logstore.tables import Tables
@@ -201,6 +201,10 @@ class Groups:
         definitions = self._topics.definitions()
         keys = {}
         for place in places:
+            if place.topic == METADATA_TOPIC.name:
+                raise InvalidInputError(
+                    f"{place.topic!r} is the store's own topic: groups have no offsets in it"
+                )
             definition = definitions.get(place.topic)
             if definition is None or not 0 <= place.partition < definition.partition_count:
                 raise UnknownTopicError(
@@ -249,6 +253,8 @@ class Groups:
         """
         self._check_usable()
         places = self._committed_places(group) if partitions is None else list(partitions)
+        if partitions is not None:
+            self._keys(group, places)
         before = self.committed(group, places)
         changes = {}
         for place in sorted(set(places)):

@@ -23,13 +23,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from logstore.clock import Clock
-from logstore.errors import FormatError, InvalidInputError, LogstoreError
+from logstore.errors import FormatError, LogstoreError
 from logstore.groups.records import (
     DIRTY,
     GROUP_ID_BYTES,
     GROUP_NAMES,
     GROUPS,
-    MAX_METADATA_BYTES,
     OFFSETS,
     OffsetKey,
     OffsetValue,
@@ -40,7 +39,7 @@ from logstore.groups.state import Group
 from logstore.live import Live, Restored
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
-from logstore.partitions import OffsetAndMetadata
+from logstore.partitions import OffsetAndMetadata, checked_offset
 from logstore.tables import Tables
 
 __all__ = ["Lend", "Offsets", "group_from_name", "restore_offsets"]
@@ -64,11 +63,7 @@ class Offsets:
 
     def put(self, tables: Tables, key: OffsetKey, offset: OffsetAndMetadata) -> None:
         """Commit an offset, in the caller's transaction in ``live``."""
-        if offset.offset < 0:
-            raise InvalidInputError(f"offset {offset.offset} is out of bounds: at least 0")
-        if len(offset.metadata.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
-            raise InvalidInputError(f"metadata of more than {MAX_METADATA_BYTES} bytes")
-        self._put(tables, key, offset.offset, offset.metadata)
+        self._put(tables, key, *checked_offset(offset))
 
     def remove(self, tables: Tables, key: OffsetKey) -> None:
         """Remove an offset, in the caller's transaction in ``live``."""

@@ -45,8 +45,7 @@ GROUP_NAMES = "group-names"
 """In ``meta``: group id -> name and generation."""
 
 MAX_GROUP_NAME_LENGTH = 255
-MAX_METADATA_BYTES = 4096
-"""Kafka's ``offset.metadata.max.bytes``."""
+"""In characters."""
 
 GROUP_ID_BYTES = 16
 _MEMBER_BYTES = 32

@@ -151,6 +151,8 @@ def test_a_reset_is_shown_with_before_and_after(store: Path) -> None:
         ("--to-datetime never", "is no time"),
         ("--to-latest --topic orders:x", "not of the form"),
         ("--to-offset -1", "-1"),
+        ("--to-latest --topic __metadata", "the store's own topic"),
+        ("--to-latest --topic __metadata:0 --dry-run", "the store's own topic"),
     ],
 )
 def test_a_reset_that_makes_no_sense_is_wrong_use(store: Path, options: str, said: str) -> None:

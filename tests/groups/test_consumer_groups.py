@@ -406,6 +406,19 @@ def test_wrong_use_of_groups_is_refused(store: Store) -> None:
             consumer.commit({TopicPartition("b", 0): 1})
         with pytest.raises(InvalidInputError, match="offset -1 is out of bounds"):
             consumer.commit({A0: -1})
+        for wrong in (True, 1.5, "1", None, (1, None), (1, 2, 3)):
+            with pytest.raises(InvalidInputError, match="is no offset, nor an offset and a text"):
+                consumer.commit({A0: wrong})  # type: ignore[dict-item]
+        with pytest.raises(InvalidInputError, match="offset 9223372036854775808 is out of bounds"):
+            consumer.commit({A0: 1 << 63})
+        with pytest.raises(InvalidInputError, match=r"metadata of 5000 bytes .* at most 4096"):
+            consumer.commit({A0: OffsetAndMetadata(1, "x" * 5000)})
+        with pytest.raises(InvalidInputError, match="own topic"):
+            consumer.commit({TopicPartition("__metadata", 0): 1})
+        with pytest.raises(InvalidInputError, match="own topic: it is read without a group"):
+            consumer.subscribe(["a", "__metadata"])
+        assert consumer.committed(A0) == {A0: None}
+    assert store.groups.list() == []
     with (
         logstore.open(store.path, read_only=True) as reader,
         pytest.raises(InvalidInputError, match="opened for reading only"),

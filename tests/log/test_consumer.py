@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -416,6 +417,10 @@ def test_wrong_use_is_refused_and_says_what_is_right(store: Store) -> None:
         store.consumer("a", pattern="b")
     with pytest.raises(InvalidInputError, match="no regular expression"):
         store.consumer(pattern="(")
+    with pytest.raises(InvalidInputError, match="5 is no regular expression"):
+        store.consumer(pattern=5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="1 to 255 characters"):
+        store.consumer("a", group="g" * 256)
     with pytest.raises(InvalidInputError, match=r"max_poll_records=0 is out of bounds: .* 1 to"):
         store.consumer("a", max_poll_records=0)
     with pytest.raises(InvalidInputError, match="no option called 'max_pol_records'"):
@@ -434,8 +439,23 @@ def test_wrong_use_is_refused_and_says_what_is_right(store: Store) -> None:
         consumer.poll()
         with pytest.raises(InvalidInputError, match="out of bounds"):
             consumer.seek(A0, -1)
-        with pytest.raises(InvalidInputError, match="at least 1"):
-            consumer.poll(0)
+        for most in (0, 1.5, True, "1"):
+            with pytest.raises(InvalidInputError, match=f"max_records={most!r} is out of bounds"):
+                consumer.poll(most)  # type: ignore[arg-type]
+        for timeout in (math.nan, "1", True):
+            with pytest.raises(InvalidInputError, match=f"timeout={timeout!r} is no number"):
+                consumer.poll(timeout=timeout)  # type: ignore[arg-type]
+        for offset in (True, 1.0, "1", None, 1 << 63):
+            with pytest.raises(InvalidInputError, match=f"{offset!r} is"):
+                consumer.seek(A0, offset)  # type: ignore[arg-type]
+        for place in ("a", ("a",), ("a", "0"), ("a", True), ("a", 0, 0), None, 5):
+            with pytest.raises(InvalidInputError, match="is no partition: the name of a topic"):
+                consumer.pause(place)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="is no partition: the name of a topic"):
+                consumer.assign([place])  # type: ignore[list-item]
+        with pytest.raises(InvalidInputError, match="a timestamp is an int"):
+            consumer.offsets_for_times({A0: "now"})  # type: ignore[dict-item]
+        assert consumer.position(A0) == 0
 
 
 def test_reading_needs_no_right_to_write(store: Store) -> None:

@@ -556,7 +556,7 @@ except PermissionError:
     print("refused")
 """
     # What Python loads late it would not find any more.
-    script = "import encodings.ascii, logstore\n" + script
+    script = "import encodings.ascii\nfrom logstore import PartitionLog\n" + script
     try:
         answer = run_script(script, directory)
     finally:
