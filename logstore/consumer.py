@@ -11,27 +11,27 @@ the ``with`` block are not committed, and are read again.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 
 from logstore.assigned import AssignedPartitions
+from logstore.beginnings import Beginnings
 from logstore.clock import Clock
-from logstore.committing import UNKNOWN, Commits
+from logstore.committing import Commits
 from logstore.consumer_config import ConsumerConfig
 from logstore.errors import (
     ClosedError,
+    ForkedError,
     InvalidInputError,
     LogstoreError,
-    NoOffsetError,
-    OffsetOutOfRangeError,
     UnknownTopicError,
 )
-from logstore.fetcher import Chunk, ConsumerRecord, Cursor
+from logstore.fetcher import Chunk, ConsumerRecord
 from logstore.groups.groups import Groups
 from logstore.groups.membership import Membership, Rebalance
-from logstore.log import PartitionLog
 from logstore.partitions import (
     OffsetAndMetadata,
     TopicPartition,
@@ -67,6 +67,7 @@ class Consumer:
         """``groups`` is None in a store that may not be written, where no group can be joined."""
         self._config = config
         self._clock = clock
+        self._pid = os.getpid()
         self._mutex = threading.RLock()
         """Held while the consumer is at work, and by whoever closes it."""
         self._closing = False
@@ -78,6 +79,7 @@ class Consumer:
         """What the group has assigned to this member, and it has not yet begun to read: opening
         one of their logs may have failed."""
         self._commits = Commits(groups, topics, self._ours, config, clock)
+        self._beginnings = Beginnings(topics, self._ours, self._commits, config)
         self._next_look = 0.0
         self._definitions: object = None
         """All topics, when they were last looked at."""
@@ -138,8 +140,8 @@ class Consumer:
             if self._subscription is not None:
                 self._unsubscribe()
             self._commits.auto(self._membership)
-            self._give_up(set(self._ours).difference(wanted))
-            self._take_over(wanted)
+            self._beginnings.give_up(set(self._ours).difference(wanted))
+            self._beginnings.take_over(wanted)
 
     def unsubscribe(self) -> None:
         """Give up all partitions, and leave the group."""
@@ -149,7 +151,7 @@ class Consumer:
     def _unsubscribe(self) -> None:
         self._commits.auto(self._membership)
         self._tell_that_all_go()
-        self._give_up(set(self._ours))
+        self._beginnings.give_up(set(self._ours))
         self._due = frozenset()
         self._subscription = None
         membership, self._membership = self._membership, None
@@ -169,33 +171,6 @@ class Consumer:
     def membership(self) -> Membership | None:
         """The place in the group, once it was joined."""
         return self._membership
-
-    def _take_over(self, partitions: Iterable[TopicPartition]) -> None:
-        """Begin to read partitions: all of them, or none where one's log cannot be opened. One
-        that is ours stays as it is, unless it is of another topic of the same name by now."""
-        logs = {partition: self._topics.log(partition) for partition in partitions}
-        new = {key: log for key, log in logs.items() if not self._ours.reads(key, log)}
-        committed = self._commits.look(new)
-        self._give_up(new.keys() & set(self._ours))
-        config = self._config
-        fetch_bytes = min(config.max_partition_fetch_bytes, config.fetch_max_bytes)
-        for partition, log in new.items():
-            cursor = Cursor(partition, log, UNKNOWN, fetch_bytes)
-            found = committed.get(partition)
-            if found is not None:
-                cursor.seek(found.offset)
-                self._commits.note(partition, found.offset)
-            elif config.auto_offset_reset != "none":
-                cursor.seek(self._reset_offset(log))
-            self._ours.add(cursor)
-
-    def _give_up(self, partitions: Collection[TopicPartition]) -> None:
-        self._ours.remove(partitions)
-        self._commits.forget(partitions)
-
-    def _reset_offset(self, log: PartitionLog) -> int:
-        earliest = self._config.auto_offset_reset == "earliest"
-        return log.log_start_offset if earliest else log.log_end_offset
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -222,7 +197,7 @@ class Consumer:
                     self._ours.returned(chunk)
                     records += chunk.records
                     left = most - len(records)
-                    chunk = self._ours.next_chunk(left, self._out_of_range) if left else None
+                    chunk = self._next_chunk(left) if left else None
             except (LogstoreError, OSError):
                 pass  # what was read in front of it comes first; the next call meets it again
             except BaseException:
@@ -251,7 +226,7 @@ class Consumer:
             try:
                 self._follow_changes()
                 self._commits.auto_if_due(self._membership)
-                chunk = self._ours.next_chunk(most, self._out_of_range)
+                chunk = self._next_chunk(most)
             except UnknownTopicError as error:
                 self._expect_deletion(error)
                 chunk = None
@@ -267,6 +242,9 @@ class Consumer:
                 self._expect_deletion(error)
             self._check_usable()
 
+    def _next_chunk(self, most: int) -> Chunk | None:
+        return self._ours.next_chunk(most, self._beginnings.out_of_range)
+
     def _expect_deletion(self, error: UnknownTopicError) -> None:
         """Whoever chose a partition, or named a topic without a group, misses it. Otherwise the
         next look gives it up: it matches a pattern no more, or the group takes it away."""
@@ -276,18 +254,6 @@ class Consumer:
         ):
             raise error
         self._clock.sleep(_DELETION_SECONDS)
-
-    def _out_of_range(self, cursor: Cursor, error: OffsetOutOfRangeError) -> None:
-        if self._config.auto_offset_reset != "none":
-            cursor.seek(self._reset_offset(cursor.log))
-        elif cursor.position == UNKNOWN:
-            topic, partition = cursor.partition
-            raise NoOffsetError(
-                f"group {self._config.group!r} has committed no offset for partition {partition} "
-                f"of {topic!r}, and auto_offset_reset is 'none': seek, or reset the group's offsets"
-            ) from None
-        else:
-            raise error
 
     # Groups and topics that change -------------------------------------------------------------
 
@@ -300,7 +266,7 @@ class Consumer:
                 self._rebalance(self._membership, subscription.listener, rebalance)
             if self._due:
                 assigned = self._due
-                self._take_over(sorted(assigned))
+                self._beginnings.take_over(sorted(assigned))
                 self._due = frozenset()
                 subscription.listener.on_partitions_assigned(assigned)
         elif self._clock.monotonic() >= self._next_look:
@@ -309,8 +275,8 @@ class Consumer:
             definitions = self._topics.definitions()
             if definitions is not self._definitions:
                 wanted = subscription.partitions()
-                self._give_up(set(self._ours).difference(wanted))
-                self._take_over(wanted)
+                self._beginnings.give_up(set(self._ours).difference(wanted))
+                self._beginnings.take_over(wanted)
                 self._definitions = definitions
 
     def _miss_deleted_topics(self) -> None:
@@ -335,13 +301,13 @@ class Consumer:
                     listener.on_partitions_lost(told)
             finally:  # whatever the listener made of it, they are ours no more
                 self._due -= rebalance.revoke
-                self._give_up(told)
+                self._beginnings.give_up(told)
         elif rebalance.revoke:
             if told:
                 self._commits.auto(membership)
                 listener.on_partitions_revoked(told)
             self._due -= rebalance.revoke
-            self._give_up(told)
+            self._beginnings.give_up(told)
             membership.revoked(rebalance.revoke)
         self._due |= rebalance.assigned
 
@@ -460,6 +426,8 @@ class Consumer:
         return self._mutex
 
     def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedError("this consumer belongs to the parent process; open the store again")
         if self._closing:
             raise ClosedError("the consumer was closed")
 
@@ -468,6 +436,8 @@ class Consumer:
         self._close(commit=commit, failed=False)
 
     def _close(self, *, commit: bool, failed: bool) -> None:
+        if os.getpid() != self._pid:
+            return
         self._closing = True
         with self._mutex:
             if self._closed:

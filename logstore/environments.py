@@ -25,7 +25,7 @@ try:
 except ImportError:  # a platform on which stores can only be read
     fcntl = None  # type: ignore[assignment]
 
-from logstore.errors import FormatError
+from logstore.errors import ForkedError, FormatError
 from logstore.segments.files import DiskFiles
 
 __all__ = ["DATA_FILE", "LOCK_FILE", "Environment", "busy", "in_use", "open_environment"]
@@ -55,6 +55,8 @@ class Environment:
         """Device and inode of the directory."""
         self.read_only = read_only
         self.users = 0
+        self.forked = False
+        """Whether it is the parent's, and this process a child."""
         self._sync = sync
         self.handle = _open(directory, read_only, sync)
         """LMDB's own; replaced when somebody wants to write to what was only read."""
@@ -62,8 +64,10 @@ class Environment:
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Any]:
         """A transaction; it is committed unless the block raises."""
-        with busy, _errors(self.directory), self.handle.begin(write=write) as transaction:
-            yield transaction
+        with busy, _errors(self.directory):
+            self._check_usable()
+            with self.handle.begin(write=write) as transaction:
+                yield transaction
 
     def run(self, action: Callable[[Any], _T], *, write: bool = False) -> _T:
         """``action`` in a transaction, which is committed unless it raises: the same as a ``with``
@@ -89,7 +93,14 @@ class Environment:
     def last_transaction(self) -> int:
         """The number of the last transaction that was committed, by any process."""
         with busy:
+            self._check_usable()
             return int(self.handle.info()["last_txnid"])
+
+    def _check_usable(self) -> None:
+        if self.forked:
+            raise ForkedError(
+                f"{self.directory}: this handle belongs to the parent process; open the store again"
+            )
 
     def allow_writing(self) -> None:
         """Open it anew for writing. Nobody is in it: the caller is ``busy``."""
@@ -205,6 +216,7 @@ def _close_inherited() -> None:
     """In a child of ``fork``: whoever wants to use an environment opens it anew."""
     for environment in _environments.values():
         environment.handle.close()
+        environment.forked = True
     _environments.clear()
     busy.release()
 

@@ -30,7 +30,7 @@ from typing import TypeVar
 from logstore import fork
 from logstore.clock import Clock
 from logstore.environments import DATA_FILE, Environment, open_environment
-from logstore.errors import ClosedError, ReadOnlyError
+from logstore.errors import ClosedError, ForkedError, ReadOnlyError
 from logstore.locking import PartitionLock
 from logstore.metadata import Metadata
 from logstore.segments.files import Files
@@ -81,6 +81,7 @@ class Live:
         self._lock: PartitionLock | None = None
         """For writing; made with the environment."""
         self._closed = False
+        self._forked = False
 
     def recover(self) -> None:
         """Make a new generation if there was one that cannot be used any more."""
@@ -164,7 +165,7 @@ class Live:
 
     def forked(self) -> None:
         """In a child process: the lock is the parent's. (The environment sees to itself.)"""
-        self._closed = True
+        self._forked = True
         if self._lock is not None:
             self._lock.close()
 
@@ -207,6 +208,11 @@ class Live:
             yield
 
     def _check_open(self) -> None:
+        if self._forked:
+            raise ForkedError(
+                f"{self._directory}: this handle belongs to the parent process; open the store "
+                "again"
+            )
         if self._closed:
             raise ClosedError(f"{self._directory}: the store was closed")
 

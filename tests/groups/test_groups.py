@@ -304,12 +304,25 @@ def test_members_in_threads_of_one_process_share_the_partitions(store: logstore.
 def test_a_child_of_fork_is_refused_and_the_parent_goes_on(store: logstore.Store) -> None:
     one = join(store)
     settle(one)
+    groups = store.groups
+    consumer = store.consumer("orders", group="of its own")
+    consumer.poll()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            with pytest.raises(ForkedError):
-                _ = store.groups
+            for use in (
+                lambda: store.groups,
+                groups.list,
+                one.poll,
+                one.close,
+                consumer.poll,
+                consumer.commit,
+                lambda: next(iter(consumer)),
+            ):
+                with pytest.raises(ForkedError):
+                    use()
+            consumer.close()
             store.close()
             code = 0
         finally:
@@ -317,6 +330,8 @@ def test_a_child_of_fork_is_refused_and_the_parent_goes_on(store: logstore.Store
     assert os.waitpid(child, 0)[1] == 0
     store.groups.commit(GROUP, at({0: 1}), membership=one)
     assert one.poll() is None
+    assert consumer.poll() == []
+    consumer.close()
 
 
 def test_trouble_of_the_thread_is_told_once_and_it_goes_on(
