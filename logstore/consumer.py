@@ -181,8 +181,9 @@ class Consumer:
 
         Waits up to ``timeout`` seconds (None: for ever) for the first one. Says that what earlier
         calls returned is done. What stands in front of damage is returned before the damage raises.
-        Raises what the log raises for damage, OffsetOutOfRangeError and
-        NoOffsetError with ``auto_offset_reset="none"``, ClosedError.
+        Raises what the log raises for damage, OffsetOutOfRangeError and NoOffsetError with
+        ``auto_offset_reset="none"``, ClosedError; UnknownTopicError when a topic that was named is
+        deleted: a member of a group is told once, and goes on with the others.
         """
         most = self._config.max_poll_records if max_records is None else max_records
         if type(most) is not int or most < 1:
