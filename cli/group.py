@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import confirm_deletion, store_option, yes_option
 from logstore.cli.output import WRONG_USE, Lines, count_of, json_line, standard_output
 from logstore.cli.read import parse_time
 from logstore.cli.tables import print_table
@@ -275,7 +274,7 @@ def _print_changes(
 @group.command(short_help="Delete groups and what they have committed.")
 @click.argument("names", metavar="GROUP...", nargs=-1, required=True)
 @store_option
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@yes_option
 @_json_option
 @click.pass_context
 def delete(
@@ -290,10 +289,7 @@ def delete(
         for name in names:
             opened.groups.describe(name)  # raises where there is no such group
         what = f"{count_of(len(names), 'group')} ({', '.join(names)})"
-        if not yes:
-            if not sys.stdin.isatty():
-                raise click.UsageError(f"this would delete {what}: say --yes, too", ctx)
-            click.confirm(f"delete {what}?", abort=True, err=True)
+        confirm_deletion(ctx, what, yes=yes)
         for name in names:
             opened.groups.delete(name)
             if as_json:

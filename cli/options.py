@@ -1,15 +1,19 @@
-"""What the commands that work on a store have in common: where it is, and opening it."""
+"""What the commands that work on a store have in common: where it is, and asking before what
+cannot be undone."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["SETTINGS", "Settings", "store_option"]
+from logstore.cli.output import FAILED, complain
+
+__all__ = ["SETTINGS", "Settings", "confirm_deletion", "store_option", "yes_option"]
 
 SETTINGS = "logstore.settings"
 """The key of the settings in a click context's ``meta``."""
@@ -44,3 +48,20 @@ def _find_store(ctx: click.Context, _: click.Parameter, value: str | None) -> st
     if not store:
         raise click.UsageError(f"which store? Give --store DIR, or set {_ENVIRONMENT}", ctx)
     return store
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
+
+
+def confirm_deletion(ctx: click.Context, what: str, *, yes: bool) -> None:
+    """Ask whether to delete ``what``, unless ``yes`` says so; whoever says no ends the command.
+
+    Where nobody can be asked, that is wrong use.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would delete {what}: say --yes, too", ctx)
+    if not click.confirm(f"delete {what}?", err=True):
+        complain("nothing was deleted")
+        ctx.exit(FAILED)

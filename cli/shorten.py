@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import confirm_deletion, store_option, yes_option
 from logstore.cli.output import Lines, count_of
 from logstore.cli.tables import Extent, print_changes
 from logstore.errors import OffsetOutOfRangeError
@@ -22,7 +21,7 @@ __all__ = ["delete_records", "truncate"]
 
 def _common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--yes", is_flag=True, help="Do not ask first."),
+        yes_option,
         click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing."),
         click.option(
             "--partition",
@@ -127,10 +126,7 @@ def _carry_out(
     if dry_run:
         lines.line(f"{name}: would delete {what}")
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"this would delete {what} of {name}: say --yes, too", ctx)
-        click.confirm(f"delete {what} of {name}?", abort=True, err=True)
+    confirm_deletion(ctx, f"{what} of {name}", yes=yes)
     before = Extent.of(log)
     action()
     lines.line(f"{name}: deleted {what}")

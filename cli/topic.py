@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import confirm_deletion, store_option, yes_option
 from logstore.cli.output import (
     WRONG_USE,
     Lines,
@@ -224,14 +224,20 @@ def alter(
 @topic.command(short_help="Delete a topic.")
 @click.argument("name")
 @store_option
+@yes_option
 @json_option
-def delete(name: str, store: str, as_json: bool) -> None:
+@click.pass_context
+def delete(ctx: click.Context, name: str, store: str, yes: bool, as_json: bool) -> None:
     """Delete the topic NAME and all its records, at once and for ever.
 
-    Programs that use it are told so; a new topic of that name is another one.
+    Programs that use it are told so; a new topic of that name is another one. It cannot be undone,
+    so it is asked about first, or --yes is given.
     """
     with logstore.open(store, create=False) as opened:
-        topic_id = opened.topic(name).id
+        found = opened.topic(name)
+        partitions = count_of(found.partition_count, "partition")
+        confirm_deletion(ctx, f"topic {name} ({partitions})", yes=yes)
+        topic_id = found.id
         opened.delete_topic(name)
     if as_json:
         fields = {"type": "deleted", "name": name, "topic_id": spelled_topic_id(topic_id)}

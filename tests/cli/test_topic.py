@@ -129,10 +129,10 @@ def test_a_topic_is_altered_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_topic_is_deleted(tmp_path: Path) -> None:
     [created] = json_lines(run("topic create a --json", store=tmp_path))
     run("topic create b", store=tmp_path)
-    [deleted] = json_lines(run("topic delete a --json", store=tmp_path))
+    [deleted] = json_lines(run("topic delete a --yes --json", store=tmp_path))
     assert deleted == {"type": "deleted", "name": "a", "topic_id": created["topic_id"]}
-    assert only_line(run("topic delete b", store=tmp_path).stdout) == "deleted topic b"
+    assert only_line(run("topic delete b --yes", store=tmp_path).stdout) == "deleted topic b"
     assert json_lines(run("topic list --json", store=tmp_path)) == []
     complaint = only_line(run("topic delete a", store=tmp_path, code=1).stderr)
     assert "there is no topic called 'a'" in complaint
-    run("topic delete __metadata", store=tmp_path, code=2)
+    run("topic delete __metadata --yes", store=tmp_path, code=2)
