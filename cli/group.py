@@ -282,7 +282,7 @@ def delete(
 ) -> None:
     """Delete each GROUP and what it has committed; it must not have members.
 
-    It cannot be undone, so it is asked about first, or --yes is given.
+    It cannot be undone, so it is asked about on a terminal.
     """
     names = tuple(dict.fromkeys(names))
     with _open(store, read_only=False) as opened:

@@ -59,7 +59,7 @@ def delete_records(
     """Delete the records of a partition of TOPIC below an offset.
 
     They can no longer be read from then on; segments that lie wholly below are removed. It cannot
-    be undone, so it is asked about first, or --yes is given.
+    be undone, so it is asked about on a terminal.
     """
     with _open(store, dry_run) as opened:
         log = opened.topic(topic).partition(partition)
@@ -94,7 +94,7 @@ def truncate(
     """Cut the log of a partition of TOPIC so that it ends at an offset.
 
     Records that are appended later get the offsets of those that went. It cannot be undone, so it
-    is asked about first, or --yes is given.
+    is asked about on a terminal.
     """
     with _open(store, dry_run) as opened:
         log = opened.topic(topic).partition(partition)

@@ -231,7 +231,7 @@ def delete(ctx: click.Context, name: str, store: str, yes: bool, as_json: bool) 
     """Delete the topic NAME and all its records, at once and for ever.
 
     Programs that use it are told so; a new topic of that name is another one. It cannot be undone,
-    so it is asked about first, or --yes is given.
+    so it is asked about on a terminal.
     """
     with logstore.open(store, create=False) as opened:
         found = opened.topic(name)

@@ -1,4 +1,4 @@
-"""What cannot be undone is asked about on a terminal, and needs ``--yes`` elsewhere."""
+"""What cannot be undone is asked about on a terminal, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import logstore
 from logstore import OffsetAndMetadata, Record, TopicPartition
 
-from .program import end_of, only_line, run, running
+from .program import end_of, run, running
 
 ASKING = {
     "topic delete orders": "topic orders (2 partitions)",
@@ -83,10 +83,7 @@ def test_the_end_of_the_input_changes_nothing(words: str, what: str, store: Path
 
 
 @each_command
-def test_without_a_terminal_it_has_to_be_said_before(words: str, what: str, store: Path) -> None:
+def test_without_a_terminal_nobody_is_asked(words: str, what: str, store: Path) -> None:
     before = contents(store)
-    complaint = only_line(run(words, store=store, stdin="y\n", code=2).stderr)
-    assert f"this would delete {what}: say --yes, too" in complaint
-    assert contents(store) == before
-    run(f"{words} --yes", store=store)
+    assert "[y/N]" not in run(words, store=store, stdin="n\n").stderr
     assert contents(store) != before

@@ -167,11 +167,8 @@ def test_a_reset_of_what_is_not_there_fails(store: Path) -> None:
     assert offsets(store) == [4, None]
 
 
-def test_a_group_is_deleted_when_it_is_meant(store: Path) -> None:
-    complaint = only_line(run("group delete billing", store=store, stdin="", code=2).stderr)
-    assert "this would delete 1 group (billing): say --yes, too" in complaint
-    assert offsets(store) == [4, None]
-    assert only_line(run("group delete billing --yes", store=store).stdout) == (
+def test_a_group_is_deleted_with_what_it_has_committed(store: Path) -> None:
+    assert only_line(run("group delete billing", store=store, stdin="").stdout) == (
         "deleted group billing"
     )
     assert offsets(store) == [None, None]

@@ -159,17 +159,6 @@ def test_the_end_of_a_partition_is_cut_off(tmp_path: Path) -> None:
     run("check", store, store=store)
 
 
-def test_nothing_is_cut_without_a_yes(tmp_path: Path) -> None:
-    store = filled(tmp_path / "s")
-    for arguments in (
-        "truncate a --partition 0 --to 31",
-        "delete-records a --partition 0 --before 9",
-    ):
-        complaint = only_line(run(arguments, store=store, code=2).stderr)
-        assert "say --yes, too" in complaint
-        assert extent(store)[:2] == (0, 40)
-
-
 def test_offsets_and_partitions_that_are_not_there_are_refused(tmp_path: Path) -> None:
     store = filled(tmp_path / "s")
     for arguments in (
