@@ -362,15 +362,9 @@ class Channel:
 
     def _return_all(self) -> None:
         """Those that the application has not seen come back uncounted."""
-        unseen = {}
-        seen = {}
-        for delivery in self._deliveries:
-            bits = delivery.holder.unseen(delivery) & delivery.open_bits
-            if bits:
-                unseen[delivery] = bits
-            if delivery.open_bits & ~bits:
-                seen[delivery] = delivery.open_bits & ~bits
-        self._give_back(unseen, delivered=False)
+        for holder in dict.fromkeys(delivery.holder for delivery in self._deliveries):
+            self.give_back_unseen(holder)
+        seen = {one: one.open_bits for one in self._deliveries if one.open_bits}
         self._give_back(seen, delivered=True)
 
     def give_back_unseen(self, holder: Holder) -> None:
@@ -381,6 +375,7 @@ class Channel:
                 for one in self._deliveries
                 if one.holder is holder and (bits := holder.unseen(one) & one.open_bits)
             }
+            holder.drop()
             self._give_back(chosen, delivered=False)
 
     def _give_back(self, chosen: Outcome, *, delivered: bool) -> None:

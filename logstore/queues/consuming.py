@@ -196,10 +196,13 @@ class Consumer:
 
     def drop_lost(self, boottime_ms: int) -> None:
         """Hand out nothing more of leases whose time is up. For the housekeeper."""
-        if self._channel.lose_overdue(boottime_ms):
-            self._drop()
+        self._channel.lose_overdue(boottime_ms)
+        fetched = self._fetched
+        if fetched and fetched[0][0].is_lost:  # all of them were leased at once
+            self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Hand out nothing more of what was fetched."""
         self._fetched.clear()  # ends the iterator that goes over it
 
     # Pushing ----------------------------------------------------------------------------------
@@ -255,7 +258,7 @@ class Consumer:
             if not self._channel.is_closed:
                 self._channel.give_back_unseen(self)
         finally:
-            self._drop()
+            self.drop()
             last = unregister(self._queue, self._row)
             self._queue.tell_of_returned()  # wakes this one, too
             if last and self._queue.definition.auto_delete:
@@ -319,6 +322,9 @@ class Getter:
     def unseen(self, delivery: Delivery) -> int:
         """Nothing: what is got is seen."""
         return 0
+
+    def drop(self) -> None:
+        """There is nothing."""
 
     def get(self, count: int, *, no_ack: bool) -> list[Message]:
         """Up to ``count`` messages that are ready now."""

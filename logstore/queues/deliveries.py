@@ -31,6 +31,10 @@ class Holder(Protocol):
         """The bits of messages that were fetched, and not handed to the application yet."""
         ...
 
+    def drop(self) -> None:
+        """Hand out nothing more of what was fetched."""
+        ...
+
 
 class Delivery:
     """The messages of one lease, on the side of its holder. For the channel alone, which has its

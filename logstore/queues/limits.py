@@ -46,7 +46,7 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
     now = queue.clock.now_ms()
     levels = queue.levels()
 
-    def publish(changes: Changes) -> list[int]:
+    def publish(changes: Changes) -> tuple[list[int], int]:
         rejected = _beyond(queue, changes, envelopes) if rejects else []
         refused = set(rejected)
         accepted = [one for index, one in enumerate(envelopes) if index not in refused]
@@ -57,18 +57,16 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
             if queue.counts_bytes:
                 size = sum(len(envelope.body) for envelope in chosen)
                 ledger.added(appended.base_offset, appended.last_offset + 1, size)
-        if not rejects:
-            drop_beyond(queue, changes)
-        return rejected
+        return rejected, 0 if rejects else drop_beyond(queue, changes)
 
-    rejected = queue.ledgers.change(publish)
+    rejected, dropped = queue.ledgers.change(publish)
     if acks == "all":
         for level in levels:
             level.log.flush()
     if rejected and arguments.overflow == "reject-publish-dlx":
         label = Reason.MAXLEN.label
         queue.dead_letter([DeadLetter(envelopes[index], label) for index in rejected])
-    if not rejects:
+    if dropped and arguments.dead_letter_exchange is not None:
         queue.on_work()
     return Published(rejected)
 

@@ -171,6 +171,43 @@ def test_closing_gives_back_what_is_not_settled(store: Store) -> None:
     assert bodies(queue.get_many(9)) == [b"0", b"2", b"3"]
 
 
+@pytest.mark.parametrize("end", ["close", "recover"])
+def test_a_consumer_hands_out_nothing_that_its_channel_has_given_back(
+    store: Store, end: str
+) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(5))
+    channel = store.channel()
+    consumer = queue.consume(channel=channel, timeout=0)
+    messages = iter(consumer)
+    assert next(messages).body == b"0"
+    getattr(channel, end)()
+    assert queue.counts()[:2] == (5, 0)
+    again = bodies(messages)
+    assert again == ([] if end == "close" else numbered(5))
+    consumer.close()
+    assert queue.counts().consumers == 0
+
+
+def test_consumers_on_one_channel_lose_what_is_overdue_together(
+    store: Store, clock: ToldClock
+) -> None:
+    one, other = (store.queue(name, consumer_timeout=50_000) for name in ("one", "other"))
+    publish(store, *numbered(3), queue="one")
+    publish(store, *numbered(3), queue="other")
+    channel = store.channel()
+    with one.consume(channel=channel) as first, other.consume(channel=channel) as second:
+        assert first.get() is not None
+        assert second.get() is not None
+        clock.ahead_ms += 60_000
+        wait_until(lambda: (one.counts().ready, other.counts().ready) == (3, 3))
+        wait_until(lambda: not first.unacked and not second.unacked)
+        for consumer in (first, second):
+            message = consumer.get()
+            assert message is not None
+            assert (message.body, message.redelivered) == (b"0", True)
+
+
 def test_a_prefetch_of_the_channel_bounds_its_consumers_together(store: Store) -> None:
     one, other = store.queue("one"), store.queue("other")
     publish(store, *numbered(9), queue="one")
