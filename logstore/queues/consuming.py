@@ -8,7 +8,6 @@ whatever process. What it has fetched and not handed out goes back, uncounted, w
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from operator import length_hint
@@ -21,16 +20,17 @@ from logstore.errors import (
     UnknownQueueError,
     UnknownTopicError,
 )
-from logstore.queues.attendance import note_use, register, unregister
+from logstore.queues.attendance import note_use, register
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import GETTER, ConsumerRow
-from logstore.queues.deliveries import Delivery, check_prefetch
+from logstore.queues.deliveries import Delivery
 from logstore.queues.message import Message
 from logstore.queues.queue import WorkQueue
+from logstore.queues.registration import Registration
 from logstore.segments.files import Watch
 from logstore.waiting import LONGEST_SLEEP, sleep_until
 
-__all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter"]
+__all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter", "check_timeout"]
 
 _log = logging.getLogger("logstore")
 
@@ -43,59 +43,35 @@ class Consumer:
 
     def __init__(
         self,
-        channel: Channel,
-        queue: WorkQueue,
+        registration: Registration,
         *,
-        session: bytes,
-        number: int,
-        tag: str = "",
-        prefetch: int = DEFAULT_PREFETCH,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        timeout: float | None = None,
-        owns_channel: bool = False,
-        on_last: Callable[[WorkQueue], object] = lambda _: None,
-        forget: Callable[[Consumer], object] = lambda _: None,
+        no_ack: bool,
+        timeout: float | None,
+        abandon: Callable[[], object],
     ) -> None:
-        """``prefetch``: how many messages it may hold that are not settled; 0: any number.
-        ``no_ack``: they are settled as they are handed out. ``exclusive``: nobody else may consume.
-        ``timeout``: seconds without a message after which iterating ends; None: never.
-        ``owns_channel``: the channel is closed with it. ``on_last`` is called where it was the last
-        consumer of an auto-delete queue."""
-        check_prefetch(prefetch)
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
-            raise InvalidInputError(
-                f"timeout={timeout!r:.80} is out of bounds: seconds from 0 on, or None"
-            )
-        self.tag = tag or f"ctag-{os.getpid()}-{number}"
-        """Its name, which the queue's listing shows."""
-        self.prefetch = prefetch
-        self.unacked = 0
-        """Messages that it holds, and nobody has said anything of."""
-        self._channel = channel
-        self._queue = queue
+        """``no_ack``: messages are settled as they are handed out. ``timeout``: seconds without a
+        message after which iterating ends; None: never. ``abandon`` is called when nobody holds
+        the consumer any more, and it was not closed."""
+        self._registration = registration
+        self._channel = registration.channel
+        self._queue = registration.queue
+        self._prefetch = registration.row.prefetch
         self._no_ack = no_ack
         self._timeout = timeout
-        self._owns_channel = owns_channel
-        self._on_last = on_last
-        self._forget = forget
-        self._clock = queue.clock
-        self._row = ConsumerRow(queue.id, session, number, self.tag, prefetch, exclusive)
-        self._fetched: list[Message] = []
-        """What was taken last; ``_left`` says how much of it was handed out."""
-        self._left: Iterator[Message] = iter(())
+        self._abandon = abandon
+        self._clock = self._queue.clock
         self._watch: Watch | None = None
         self._watched: tuple[str, ...] = ()
         self._sleeping = threading.Lock()
         """Held while it sleeps: nobody takes the watch away from a sleeper."""
-        self._mutex = threading.Lock()
-        self._ended = False
-        """Whether it gets no more messages."""
         self._closed = False
-        self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         """What the callback raised."""
-        register(queue, self._row)
+
+    @property
+    def tag(self) -> str:
+        """Its name, which the queue's description shows."""
+        return self._registration.row.tag
 
     @property
     def channel(self) -> Channel:
@@ -103,9 +79,14 @@ class Consumer:
         return self._channel
 
     @property
+    def unacked(self) -> int:
+        """How many messages it holds that nobody has said anything of."""
+        return self._registration.unacked
+
+    @property
     def is_active(self) -> bool:
         """Whether it still gets messages."""
-        return not (self._ended or self._channel.is_closed)
+        return self._registration.is_active
 
     # Handing out ------------------------------------------------------------------------------
 
@@ -113,13 +94,13 @@ class Consumer:
         """The messages, one by one; waits for more for ever, or ``timeout`` seconds long. Ends when
         the consumer is cancelled or closed."""
         while self._fill(self._timeout):
-            yield from self._left
+            yield from self._registration.left
 
     def get(self, timeout: float | None = 0.0) -> Message | None:
         """The next message; None where there is none within ``timeout`` seconds (None: for ever),
         or the consumer was cancelled."""
         while True:
-            for message in self._left:
+            for message in self._registration.left:
                 return message
             if not self._fill(timeout):
                 return None
@@ -134,14 +115,17 @@ class Consumer:
 
     def _filled(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        if length_hint(self._left):
+        registration = self._registration
+        if length_hint(registration.left):
             return self.is_active
-        while self.is_active:
-            room = self._channel.room_for(self, self.prefetch)
+        while registration.is_active:
+            room = self._channel.room_for(registration, self._prefetch)
             if room > 0 and self._queue.has_ready():
-                found = self._channel.take(self._queue, self, room, fair=True, no_ack=self._no_ack)
+                found = self._channel.take(
+                    self._queue, registration, room, fair=True, no_ack=self._no_ack
+                )
                 if found:
-                    self._fetched, self._left = found, iter(found)
+                    registration.hand_out(found)
                     return True
                 # Others were quicker; or all of it is delayed, or has expired: what is behind it?
                 self._queue.look()
@@ -178,7 +162,7 @@ class Consumer:
     def _wait_for_room(self, seconds: float) -> None:
         channel = self._channel
         with channel.settled:
-            if channel.room_for(self, self.prefetch) > 0 or not self.is_active:
+            if channel.room_for(self._registration, self._prefetch) > 0 or not self.is_active:
                 return
             channel.waiting += 1
             try:
@@ -186,36 +170,18 @@ class Consumer:
             finally:
                 channel.waiting -= 1
 
-    def unseen(self, delivery: Delivery) -> int:
-        """The bits of messages that were fetched, and not handed out."""
-        count = length_hint(self._left)
-        if not count:
-            return 0
-        rest = self._fetched[-count:]
-        return delivery.bits_at(m.offset for m in rest if m[0] is delivery)
-
-    def drop_lost(self, boottime_ms: int) -> None:
-        """Hand out nothing more of leases whose time is up. For the housekeeper."""
-        self._channel.lose_overdue(boottime_ms)
-        fetched = self._fetched
-        if fetched and fetched[0][0].is_lost:  # all of them were leased at once
-            self.drop()
-
-    def drop(self) -> None:
-        """Hand out nothing more of what was fetched."""
-        self._fetched.clear()  # ends the iterator that goes over it
-
     # Pushing ----------------------------------------------------------------------------------
 
     def start(self, callback: Callable[[Message], object]) -> None:
         """Call ``callback`` with each message, in a thread of its own, until the consumer ends. An
         error of the callback ends it; ``join`` and ``close`` raise that error."""
-        if self._thread is not None:
+        if self._registration.thread is not None:
             raise InvalidInputError(f"consumer {self.tag!r} calls a callback already")
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._push, args=(callback,), name=f"logstore {self.tag}", daemon=True
         )
-        self._thread.start()
+        self._registration.thread = thread
+        thread.start()
 
     def _push(self, callback: Callable[[Message], object]) -> None:
         try:
@@ -234,7 +200,7 @@ class Consumer:
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the thread that calls the callback, ``timeout`` seconds at most, and
         say whether it has ended. Raises what the callback raised."""
-        thread = self._thread
+        thread = self._registration.thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
             if thread.is_alive():
@@ -249,20 +215,7 @@ class Consumer:
     def cancel(self) -> None:
         """Get no more messages (AMQP's ``basic.cancel``). What was handed out stays ours, until it
         is settled or the channel closed; what was only fetched goes back, uncounted."""
-        with self._mutex:
-            if self._ended:
-                return
-            self._ended = True
-        self._forget(self)
-        try:
-            if not self._channel.is_closed:
-                self._channel.give_back_unseen(self)
-        finally:
-            self.drop()
-            last = unregister(self._queue, self._row)
-            self._queue.tell_of_returned()  # wakes this one, too
-            if last and self._queue.definition.auto_delete:
-                self._on_last(self._queue)
+        self._registration.cancel()
 
     def close(self) -> None:
         """End it: acknowledgements go to the ledger, and what is not settled goes back, if the
@@ -272,9 +225,7 @@ class Consumer:
             return
         self._closed = True
         try:
-            self.cancel()
-            if self._owns_channel:
-                self._channel.close()
+            self._registration.close()
         finally:
             with self._sleeping:
                 self._let_go_of_watch()
@@ -284,6 +235,12 @@ class Consumer:
         watch, self._watch, self._watched = self._watch, None, ()
         if watch is not None:
             watch.close()
+
+    def __del__(self) -> None:
+        # This may run in any thread, at any moment: what is to be done is left to the housekeeper.
+        if not self._closed:
+            self._registration.abandoned = True
+            self._abandon()
 
     def __enter__(self) -> Consumer:
         return self
@@ -302,6 +259,14 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"Consumer({self.tag!r}, {self._queue.definition.name!r}, {self.unacked} unacked)"
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise InvalidInputError for what is no time to wait."""
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+        raise InvalidInputError(
+            f"timeout={timeout!r:.80} is out of bounds: seconds from 0 on, or None"
+        )
 
 
 def deleted_error(queue: WorkQueue) -> UnknownQueueError:

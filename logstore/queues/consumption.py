@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from logstore import fork
 from logstore.clock import Clock
 from logstore.errors import InvalidInputError, LogstoreError
 from logstore.queues import attendance
 from logstore.queues.channel import Channel
-from logstore.queues.consuming import Consumer, Getter
+from logstore.queues.consumer_rows import ConsumerRow
+from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer, Getter, check_timeout
+from logstore.queues.deliveries import check_prefetch
 from logstore.queues.housekeeper import Housekeeper
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.message import Message
 from logstore.queues.queue import WorkQueue
+from logstore.queues.registration import Registration
 from logstore.sessions import Sessions
 
 __all__ = ["Consumption"]
@@ -58,7 +61,8 @@ class Consumption:
         self._numbers = itertools.count(1)
         """Of consumers: none of a session's has another one's."""
         self._channels: list[Channel] = []
-        self._consumers: list[Consumer] = []
+        self._registrations: list[Registration] = []
+        """Of consumers that were not closed."""
         self._own: Channel | None = None
         """For messages that are got without a channel."""
         self._getters: dict[tuple[Channel, WorkQueue], Getter] = {}
@@ -97,39 +101,51 @@ class Consumption:
         callback: Callable[[Message], object] | None = None,
         *,
         channel: Channel | None = None,
-        **options: Any,
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        timeout: float | None = None,
+        tag: str = "",
     ) -> Consumer:
         """A consumer of a queue, on a channel of its own unless one is given; see
         ``Queue.consume``."""
+        check_prefetch(prefetch)
+        check_timeout(timeout)
         session = self._session()
         self._housekeeper.bury()  # what the dead held is delivered first, in its place
-        owned = None if channel is not None else self.channel()
+        number = next(self._numbers)
+        tag = tag or f"ctag-{os.getpid()}-{number}"
+        used = channel or self.channel()
         try:
-            consumer = Consumer(
-                channel or owned or self.channel(),
+            registration = Registration(
+                used,
                 queue,
-                session=session,
-                number=next(self._numbers),
-                owns_channel=owned is not None,
+                ConsumerRow(queue.id, session, number, tag, prefetch, exclusive),
+                owns_channel=channel is None,
                 on_last=self._delete,
-                forget=self._forget_consumer,
-                **options,
+                forget=self._forget,
             )
         except BaseException:
-            if owned is not None:
-                owned.close()
+            if channel is None:
+                used.close()
             raise
         with self._mutex:
-            self._consumers.append(consumer)
-        self._housekeeper.begin(consumer)
+            self._registrations.append(registration)
+        self._housekeeper.begin(registration)
+        consumer = Consumer(
+            registration,
+            no_ack=no_ack,
+            timeout=timeout,
+            abandon=self._housekeeper.alert,
+        )
         if callback is not None:
             consumer.start(callback)
         return consumer
 
-    def _forget_consumer(self, consumer: Consumer) -> None:
-        self._housekeeper.end(consumer)
+    def _forget(self, registration: Registration) -> None:
+        self._housekeeper.end(registration)
         with self._mutex, contextlib.suppress(ValueError):
-            self._consumers.remove(consumer)
+            self._registrations.remove(registration)
 
     def get(
         self, queue: WorkQueue, count: int, *, no_ack: bool, channel: Channel | None
@@ -171,9 +187,13 @@ class Consumption:
             stack.callback(self._leave)
             stack.callback(self._housekeeper.finish)
             with self._mutex:
-                members: list[Channel | Consumer] = [*self._channels, *self._consumers]
-            for member in members:
-                stack.callback(member.close)
+                channels, registrations = list(self._channels), list(self._registrations)
+            for registration in registrations:
+                stack.callback(registration.join)
+            for channel in channels:
+                stack.callback(channel.close)
+            for registration in registrations:
+                stack.callback(registration.close)
 
     def _leave(self) -> None:
         """Nothing of this session is left, whatever was interrupted."""

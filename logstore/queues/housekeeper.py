@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from logstore.clock import Clock
-from logstore.errors import LogstoreError, UnknownQueueError, UnknownTopicError
+from logstore.errors import UnknownQueueError, UnknownTopicError
 from logstore.queues import attendance
 from logstore.queues.channel import Channel
-from logstore.queues.consuming import Consumer
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_upkeep import Upkeep
+from logstore.queues.registration import Registration
 from logstore.sessions import Sessions
 
 __all__ = ["Housekeeper"]
@@ -60,7 +60,7 @@ class Housekeeper:
         self._name = name
         self._mutex = threading.Lock()
         self._channels: list[Channel] = []
-        self._consumers: list[Consumer] = []
+        self._registrations: list[Registration] = []
         self._upkeeps: dict[bytes, Upkeep] = {}
         self._wake = threading.Event()
         self._alert = False
@@ -77,17 +77,17 @@ class Housekeeper:
 
     # Who is there -----------------------------------------------------------------------------
 
-    def begin(self, member: Channel | Consumer) -> None:
+    def begin(self, member: Channel | Registration) -> None:
         """Look after a channel or a consumer from now on."""
         with self._mutex:
-            (self._channels if isinstance(member, Channel) else self._consumers).append(member)  # type: ignore[arg-type]
+            (self._channels if isinstance(member, Channel) else self._registrations).append(member)  # type: ignore[arg-type]
         self.start()
 
-    def end(self, member: Channel | Consumer) -> None:
+    def end(self, member: Channel | Registration) -> None:
         """No more; allowed for one that is not looked after."""
         with self._mutex:
-            members: list[Channel] | list[Consumer] = (
-                self._channels if isinstance(member, Channel) else self._consumers
+            members: list[Channel] | list[Registration] = (
+                self._channels if isinstance(member, Channel) else self._registrations
             )
             if member in members:
                 members.remove(member)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ class Housekeeper:
         """The next round tries again; the same trouble is told once."""
         try:
             action()
-        except (LogstoreError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others need the thread
             if not self._stopped.is_set() and self._errors.get(what) != str(error):
                 self._errors[what] = str(error)
                 _log.exception("queues of %s: %s", self._name, what)
@@ -176,9 +176,10 @@ class Housekeeper:
         self._tolerantly("dead sessions", self.bury)
         boottime = self._clock.boottime_ms()
         with self._mutex:
-            consumers = list(self._consumers)
-        for consumer in consumers:
-            consumer.drop_lost(boottime)
+            registrations = list(self._registrations)
+        for one in registrations:
+            one.drop_lost(boottime)
+            self._tolerantly("a consumer that nobody holds", one.tidy)
         for queue in self._queues():
             self._tolerantly(f"queue {queue.definition.name!r}", lambda: self.tend(queue))  # noqa: B023 - called at once
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import Counter
@@ -316,6 +317,31 @@ def test_ctrl_c_in_a_loop_gives_back_what_was_not_acknowledged(store: Store) -> 
     again = queue.get_many(9)
     assert bodies(again) == numbered(3, 2)
     assert [message.delivery_count for message in again] == [1, 0, 0]
+
+
+def test_a_consumer_that_nobody_holds_any_more_ends(store: Store) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(10))
+    for message in queue.consume(prefetch=5):
+        assert message.body == b"0"
+        break
+    gc.collect()
+    wait_until(lambda: queue.counts()[:3] == (9, 1, 0))
+    assert drain(queue) == numbered(9, 1)
+    message.ack(flush=True)  # it was handed out, and is ours still
+    wait_until(lambda: queue.counts() == (0, 0, 0, 0, 0))
+    wait_until(lambda: message[0].channel.is_closed)
+
+
+def test_messages_outlive_the_consumer_that_they_came_from(store: Store) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(5))
+    messages = list(queue.consume(timeout=0))
+    gc.collect()
+    wait_until(lambda: not queue.counts().consumers)
+    for message in messages:
+        message.ack()
+    wait_until(lambda: queue.counts() == (0, 0, 0, 0, 0))
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer(store: Store) -> None:
