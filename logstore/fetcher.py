@@ -103,8 +103,9 @@ class Cursor:
         return self.log.directory
 
     def has_more(self) -> bool:
-        """Whether something stands behind the position; the log's start may have passed it."""
-        return bool(self._rest) or self.log.log_end_offset > self.position
+        """Whether a read would find something: records behind the position, or that the log does
+        not hold it any more, since its start has passed it, or its end was cut off."""
+        return bool(self._rest) or self.log.log_end_offset != self.position
 
     def take(self, most: int) -> Chunk | None:
         """Up to ``most`` records, all of one batch; None at the end of the log.

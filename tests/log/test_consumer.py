@@ -231,19 +231,6 @@ def test_records_that_were_deleted_under_the_position_are_reset_by_choice(store:
             consumer.poll()
 
 
-def test_a_position_behind_a_truncated_end_is_reset(store: Store) -> None:
-    log = store.create_topic("a").partition(0)
-    append(store, "a", *"abcdef")
-    with store.consumer("a") as consumer:
-        consumer.poll()
-        log.truncate(to=3)
-        assert consumer.poll() == []
-        append(store, "a", "x")
-        assert consumer.poll() == []  # offset 3 of the new log lies below the position
-        append(store, "a", *"yzw")
-        assert values(consumer.poll()) == ["w"]
-
-
 def test_compacted_gaps_are_passed_over(store: Store) -> None:
     log = store.create_topic("a", cleanup_policy="compact", segment_bytes=300).partition(0)
     for number in range(30):
@@ -456,6 +443,54 @@ def test_wrong_use_is_refused_and_says_what_is_right(store: Store) -> None:
         with pytest.raises(InvalidInputError, match="a timestamp is an int"):
             consumer.offsets_for_times({A0: "now"})  # type: ignore[dict-item]
         assert consumer.position(A0) == 0
+
+
+@pytest.mark.parametrize(("reset", "expected"), [("earliest", ["1", "2"]), ("latest", [])])
+def test_a_position_behind_the_end_of_a_log_that_was_cut_is_reset(
+    store: Store, reset: str, expected: list[str]
+) -> None:
+    log = store.create_topic("a").partition(0)
+    append(store, "a", "1", "2", "3", "4")
+    with store.consumer("a", auto_offset_reset=reset, consumer_timeout_ms=100) as consumer:
+        consumer.poll()
+        consumer.seek_to_end()
+        assert consumer.poll() == []
+        log.truncate(2)
+        assert values(consumer.poll(timeout=10 if expected else 0)) == expected
+        assert consumer.position(A0) == 2
+        append(store, "a", "new")
+        assert values(consumer.poll(timeout=10)) == ["new"]
+        log.truncate(0)
+        append(store, "a", "1", "2")
+        assert values(list(consumer)) == expected
+
+
+def test_a_position_behind_the_end_is_an_error_where_nothing_is_to_be_reset(store: Store) -> None:
+    log = store.create_topic("a").partition(0)
+    append(store, "a", "1", "2", "3", "4")
+    with store.consumer("a", group="g", auto_offset_reset="none") as consumer:
+        with pytest.raises(NoOffsetError):
+            consumer.poll(timeout=10)
+        consumer.seek(A0, 4)
+        consumer.commit()
+        assert consumer.poll() == []
+        log.truncate(2)
+        for _ in range(2):
+            with pytest.raises(OffsetOutOfRangeError, match=r"offset 4 .* the log holds 0 to 1"):
+                consumer.poll(timeout=10)
+        consumer.seek_to_end()
+        append(store, "a", "new")
+        assert values(consumer.poll(timeout=10)) == ["new"]
+    log.truncate(1)
+    with store.consumer("a", group="g", auto_offset_reset="earliest") as consumer:
+        assert values(consumer.poll(timeout=10)) == ["1"]
+
+
+def test_a_groups_name_is_bounded_as_the_groups_own(store: Store) -> None:
+    store.create_topic("a")
+    with pytest.raises(InvalidInputError, match=r"group: .* is no name for a group: 1 to 255"):
+        store.consumer("a", group="x" * 256)
+    store.consumer("a", group="x" * 255).close()
 
 
 def test_reading_needs_no_right_to_write(store: Store) -> None:
