@@ -67,6 +67,8 @@ definitions, by their ids."""
 
 _TOPICS, _QUEUES = TOPIC_PREFIX.encode(), QUEUE_PREFIX.encode()
 _OFFSET = b"offset"
+_MANY = 100_000
+"""So many decoded definitions are kept at most."""
 _LOCK = "change.lock"
 _LOCK_SECONDS = 30.0
 
@@ -74,12 +76,18 @@ Change = tuple[str, Mapping[str, Any] | None]
 """A definition's key, and what it becomes; None removes it."""
 
 
-class View:
-    """The definitions as they are in the middle of a change."""
+Decoded = dict[str, tuple[bytes, dict[str, Any]]]
+"""Definitions by key, each with the bytes that it was decoded from."""
 
-    def __init__(self, tables: Tables, path: str) -> None:
+
+class View:
+    """The definitions as they are in the middle of a change; shared, so do not change them."""
+
+    def __init__(self, tables: Tables, path: str, decoded: Decoded) -> None:
+        """``decoded`` is what was decoded before: most definitions are as they were."""
         self._tables = tables
         self._path = path
+        self._before = decoded
 
     def get(self, key: str) -> dict[str, Any] | None:
         """A definition, or None."""
@@ -99,10 +107,16 @@ class View:
         return self._decoded(DELETING, prefix)
 
     def _decoded(self, table: str, prefix: str = "") -> dict[str, dict[str, Any]]:
-        return {
-            (name := key.decode()): decode(name, value, self._path)
-            for key, value in self._tables.items(table, prefix.encode())
-        }
+        before, found = self._before, {}
+        for key, value in self._tables.items(table, prefix.encode()):
+            name = key.decode()
+            known = before.get(name)
+            if known is None or known[0] != value:
+                known = before[name] = value, decode(name, value, self._path)
+            found[name] = known[1]
+        if len(before) > _MANY:
+            before.clear()  # what is gone by now must not be kept for ever
+        return found
 
 
 @dataclass(slots=True)
@@ -146,6 +160,7 @@ class Metadata:
         self._lock: PartitionLock | None = None
         self._seen = _Seen()
         """Replaced as a whole when the definitions have changed."""
+        self._decoded: Decoded = {}
         self._environment = open_environment(self._directory, read_only=read_only)
         """None while there is none to read, and once it is closed."""
         if not read_only:
@@ -195,7 +210,7 @@ class Metadata:
         items = seen.items.get(prefix)
         if items is None:
             with self.transaction() as tables:
-                items = View(tables, self._directory).items(prefix)
+                items = View(tables, self._directory, self._decoded).items(prefix)
             seen.items[prefix] = items
         return items
 
@@ -270,7 +285,7 @@ class Metadata:
         log = self.log
         with self.transaction(write=True) as tables:
             catch_up(tables, log)
-            changes = list(change(View(tables, self._directory)))
+            changes = list(change(View(tables, self._directory, self._decoded)))
             if changes:
                 records = [_record(key, fields) for key, fields in changes]
                 appended = log.append(records, acks="all")
@@ -280,7 +295,7 @@ class Metadata:
     def deleting(self, prefix: str = TOPIC_PREFIX) -> dict[str, dict[str, Any]]:
         """The last definitions of topics, or of queues, that are being deleted."""
         with self.transaction() as tables:
-            return View(tables, self._directory).deleting(prefix)
+            return View(tables, self._directory, self._decoded).deleting(prefix)
 
     def deleted(self, key: str) -> None:
         """Nothing is left of a topic, or a queue, that was being deleted."""

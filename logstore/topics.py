@@ -78,6 +78,8 @@ class TopicCatalogue:
         """Topics that somebody has asked for."""
         self._known: tuple[Any, dict[str, TopicDefinition]] = (None, {})
         """All definitions by name, and what they were read from."""
+        self._parsed: dict[str, tuple[Mapping[str, Any], TopicDefinition]] = {}
+        """Each definition by its key, and what it was made of."""
         self._version = -1
         """The version of the definitions that the topics in use are by."""
         self.on_deletion: list[Callable[[uuid.UUID], object]] = []
@@ -95,8 +97,14 @@ class TopicCatalogue:
         return by_name
 
     def _by_name(self, items: Mapping[str, Mapping[str, Any]]) -> dict[str, TopicDefinition]:
-        parsed = (topic_from(key, fields, self._store) for key, fields in items.items())
-        return {definition.name: definition for definition in parsed}
+        before, parsed = self._parsed, {}
+        for key, fields in items.items():
+            known = before.get(key)
+            if known is None or known[0] is not fields:  # nearly all are what they were
+                known = fields, topic_from(key, fields, self._store)
+            parsed[key] = known
+        self._parsed = parsed
+        return {definition.name: definition for _, definition in parsed.values()}
 
     @property
     def defaults(self) -> dict[str, Any]:
