@@ -7,12 +7,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import NamedTuple
 
 import click
 
 import logstore
+from logstore import times
 from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
@@ -31,9 +31,6 @@ __all__ = ["Start", "parse_offset", "parse_time", "read"]
 _WRITE_BYTES = 64 << 10
 _WAIT_SECONDS = 0.5
 """How often a wait is interrupted to see whether anybody still reads the output."""
-
-_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_AGE = re.compile(r"(\d{1,12})(ms|s|m|h|d|w)\Z")
 
 
 class Start(NamedTuple):
@@ -57,20 +54,7 @@ def parse_offset(text: str) -> Start:
 
 def parse_time(text: str, now_ms: int) -> Start:
     """What ``--since`` says: ISO 8601, milliseconds since 1970, or an age; raises ValueError."""
-    if re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        return Start("time", int(text))
-    age = _AGE.match(text)
-    if age:
-        return Start("time", now_ms - int(age[1]) * _UNITS[age[2]])
-    try:
-        moment = datetime.fromisoformat(text)
-        whole = moment.replace(microsecond=0)
-        seconds = int(whole.timestamp())  # of local time, where there is no zone
-    except (ValueError, OverflowError, OSError):
-        raise ValueError(
-            f"{text!r} is no time: 2024-05-01T12:00:00Z, milliseconds since 1970, or an age as 10m"
-        ) from None
-    return Start("time", seconds * 1000 + moment.microsecond // 1000)
+    return Start("time", times.parse_time(text, now_ms))
 
 
 @click.command(short_help="Print the records of a topic.")
