@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -16,6 +15,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from logstore.json_records import json_bytes, json_line, record_fields
 from logstore.segments.batch import Batch
 from logstore.segments.control import control_label
 from logstore.segments.errors import FormatError
@@ -98,39 +98,6 @@ def count_of(count: int, one: str, many: str | None = None) -> str:
 
 
 # JSON ---------------------------------------------------------------------------------------
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def json_line(fields: Mapping[str, Any]) -> bytes:
-    """A JSON object and a line feed, in UTF-8."""
-    # A path that is not UTF-8 holds lone surrogates; a backslash and their number is JSON, too.
-    return _encode(fields).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def json_bytes(data: bytes | None) -> str | dict[str, str] | None:
-    """Bytes as text where they are UTF-8, in base64 where they are not, null where null."""
-    if data is None:
-        return None
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode("ascii")}
-
-
-def _header_name(name: str) -> str | dict[str, str] | None:
-    return json_bytes(name.encode("utf-8", "surrogateescape"))
-
-
-def record_fields(record: Record) -> dict[str, Any]:
-    """The fields of a record's JSON object that do not say where it is."""
-    return {
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "key": json_bytes(record.key),
-        "value": json_bytes(record.value),
-        "headers": [[_header_name(name), json_bytes(value)] for name, value in record.headers],
-    }
 
 
 def batch_fields(batch: Batch, file: str) -> dict[str, Any]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from logstore.errors import InvalidInputError
+from logstore.json_records import json_parser
 from logstore.segments.record import Header, Record
 
 __all__ = ["LineParser", "Parser", "json_parser", "line_parser", "parse_header"]
@@ -47,57 +44,6 @@ def line_parser(separator: bytes | None, *, headers: bool) -> Parser:
         return None, Record(value=line, headers=found)
 
     return parse
-
-
-def json_parser(line: bytes) -> tuple[int | None, Record]:
-    """The record that ``read --json`` printed as ``line``; raises InvalidInputError."""
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"this is no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise InvalidInputError("this is no JSON object")
-    if "value" not in fields:
-        raise InvalidInputError('the object has no "value" (null where there is none)')
-    headers = fields.get("headers")
-    if headers is None:
-        headers = []
-    if not isinstance(headers, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and pair[0] is not None for pair in headers
-    ):
-        raise InvalidInputError('"headers" is a list of pairs: [["name", "value"]]')
-    record = Record(
-        timestamp=-1 if (timestamp := _integer(fields, "timestamp", -1)) is None else timestamp,
-        key=_bytes(fields.get("key"), "key"),
-        value=_bytes(fields["value"], "value"),
-        headers=[
-            ((_bytes(name, "headers") or b"").decode(*_ENCODING), _bytes(value, "headers"))
-            for name, value in headers
-        ],
-    )
-    return _integer(fields, "partition", 0), record
-
-
-def _integer(fields: dict[str, Any], name: str, least: int) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInputError(f'"{name}" is a whole number from {least} on, not {value!r}')
-    return value
-
-
-def _bytes(value: object, name: str) -> bytes | None:
-    try:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return value.encode()
-        if isinstance(value, dict) and set(value) == {"base64"}:
-            return base64.b64decode(value["base64"], validate=True)
-    except (ValueError, TypeError, binascii.Error):
-        pass
-    raise InvalidInputError(f'"{name}" is text, null, or {{"base64": "..."}}; not {value!r:.80}')
 
 
 class LineParser:

@@ -21,6 +21,7 @@ from logstore.cli.read_group import read_group
 from logstore.clock import SystemClock
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.log import PartitionLog
+from logstore.ranges import last_records
 from logstore.segments.files import DiskFiles
 from logstore.segments.record import Record
 from logstore.topic import Topic
@@ -227,53 +228,11 @@ def _first_offset(log: PartitionLog, start: Start, *, only: bool) -> int:
     if start.kind == "latest":
         return log.log_end_offset
     if start.kind == "last":
-        return _last_records(log, start.number)
+        return last_records(log, start.number)
     if start.kind == "time":
         found = log.offset_for_time(start.number)
         return log.log_end_offset if found is None else found[0]
     return start.number if only else max(start.number, log.log_start_offset)
-
-
-def _last_records(log: PartitionLog, count: int) -> int:
-    """The offset from which on there are ``count`` records, or the log's start.
-
-    Offsets may have gaps (compaction, control records), so it goes back further and further.
-    """
-    end = log.log_end_offset
-    earliest = log.log_start_offset
-    back = count
-    while back:
-        begin = max(earliest, end - back)
-        offsets = _offsets(log, begin, end, most=count)
-        if len(offsets) == count:
-            return offsets[0]
-        if begin == earliest:
-            return earliest
-        back *= 2
-    return end
-
-
-def _offsets(log: PartitionLog, begin: int, end: int, *, most: int) -> list[int]:
-    """The offsets of the last ``most`` records from ``begin`` to ``end``.
-
-    Batches without gaps are counted by their headers.
-    """
-    found: list[int] = []
-    while begin < end:
-        fetch = log.read(begin)
-        if fetch.next_offset == begin:
-            break
-        for batch in fetch.batches():
-            header = batch.header
-            if header.control:
-                continue
-            if header.record_count == header.last_offset_delta + 1:
-                found += range(max(begin, header.base_offset), min(end, header.next_offset))
-            else:
-                found += [r.offset for r in batch.records() if begin <= r.offset < end]
-        del found[:-most]
-        begin = fetch.next_offset
-    return found
 
 
 def _print(
