@@ -22,9 +22,10 @@ from logstore.segments.filenames import parse_partition_directory
 from logstore.segments.files import Files
 from logstore.segments.layout import partition_directories
 
-__all__ = ["LogSource", "Part", "open_directories", "open_topic", "parse_partitions"]
+__all__ = ["FETCH_BYTES", "LogSource", "Part", "open_directories", "open_topic", "parse_partitions"]
 
-_FETCH_BYTES = 1 << 20
+FETCH_BYTES = 1 << 20
+"""About how much is read at once."""
 
 
 class Part(NamedTuple):
@@ -119,7 +120,7 @@ def opened(part: Part, offset: int) -> Iterator[tuple[list[ConsumerRecord], int]
 def batches(part: Part, offset: int) -> Iterator[Batch]:
     """The batches of a part that hold something from an offset on, control batches included."""
     while offset < part.end:
-        fetch = part.log.read(offset, max_bytes=_FETCH_BYTES)
+        fetch = part.log.read(offset, max_bytes=FETCH_BYTES)
         for batch in fetch.batches():
             header = batch.header
             if header.base_offset >= part.end:

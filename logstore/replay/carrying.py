@@ -1,0 +1,116 @@
+"""Whole batches on their way from one log to another, without a look at the records in them.
+
+What can be carried is a batch of format 2 that lies wholly in the range, whose records fill its
+offsets, and which is no control batch. A producer's id, its sequence and the mark of a transaction
+are taken off on the way (the log that it comes to knows nothing of either) by giving the same bytes
+another header. All other batches are opened, and their records are carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from logstore.errors import FormatError
+from logstore.fetcher import ConsumerRecord
+from logstore.replay.log_source import FETCH_BYTES, Part, batch_rows
+from logstore.segments.batch import HEADER_BYTES, Batch, iter_batches, seal_batch
+
+__all__ = ["Carried", "carried", "stamped"]
+
+_TRANSACTIONAL = 0x10
+_CONTROL = 0x20
+_DELETE_HORIZON = 0x40
+
+
+class Carried(NamedTuple):
+    """Batches of one partition, or the records of one that had to be opened."""
+
+    part: tuple[str, int]
+    record_count: int
+    first_offset: int
+    next_offset: int
+    """Where to go on behind them."""
+    raw: tuple[Batch, ...] = ()
+    """The batches; their checksums were checked."""
+    records: list[ConsumerRecord] = []  # noqa: RUF012 - a default that nobody changes
+
+
+def carried(part: Part, offset: int) -> Iterator[Carried]:
+    """What a part holds from an offset on: batches as they are, as many at a time as are read at
+    once, where nothing speaks against it; records where something does.
+
+    Raises FormatError where the log is damaged, behind what stands in front of that.
+    """
+    while offset < part.end:
+        fetch = part.log.read(offset, max_bytes=FETCH_BYTES)
+        found = iter_batches(fetch.data, position=fetch.position, path=fetch.path)
+        yield from _of_fetch(part, found, offset)
+        if fetch.next_offset <= offset:
+            return
+        offset = fetch.next_offset
+
+
+def _of_fetch(part: Part, found: Iterator[Batch], offset: int) -> Iterator[Carried]:
+    place = (part.topic, part.partition)
+    whole: list[Batch] = []
+    problem: FormatError | None = None
+    try:
+        for batch in found:
+            header = batch.header
+            if header.last_offset < offset:
+                continue
+            if header.base_offset >= part.end:
+                break
+            batch.check_crc()
+            if _can_be_carried(batch, offset, part.end):
+                whole.append(batch)
+                continue
+            rows = batch_rows(part, batch, offset)
+            yield from _batches(place, whole)
+            whole = []
+            if rows:
+                end = min(header.next_offset, part.end)
+                yield Carried(place, len(rows), rows[0].offset, end, (), rows)
+    except FormatError as error:
+        problem = error
+    yield from _batches(place, whole)
+    if problem is not None:
+        raise problem
+
+
+def _batches(place: tuple[str, int], batches: list[Batch]) -> Iterator[Carried]:
+    if batches:
+        count = sum(batch.header.record_count for batch in batches)
+        first, end = batches[0].header.base_offset, batches[-1].header.next_offset
+        yield Carried(place, count, first, end, tuple(batches))
+
+
+def _can_be_carried(batch: Batch, start: int, end: int) -> bool:
+    header = batch.header
+    return (
+        header.magic == 2
+        and not header.attributes & (_CONTROL | _DELETE_HORIZON)
+        and header.record_count == header.last_offset_delta + 1
+        and header.base_offset >= start
+        and header.next_offset <= end
+    )
+
+
+def stamped(batch: Batch, producer_id: int = -1, sequence: int = -1) -> bytes:
+    """The bytes of a batch as one that this producer has written, outside a transaction; without
+    one as one of no producer. (Offset and epoch are for the log to fill in.)"""
+    header = batch.header
+    if header.producer_id == producer_id == -1 and not header.attributes & _TRANSACTIONAL:
+        return batch.raw
+    return seal_batch(
+        batch.raw[HEADER_BYTES:],
+        record_count=header.record_count,
+        base_timestamp=header.base_timestamp,
+        max_timestamp=header.max_timestamp,
+        attributes=header.attributes & ~_TRANSACTIONAL,
+        last_offset_delta=header.last_offset_delta,
+        producer_id=producer_id,
+        producer_epoch=-1 if producer_id < 0 else 0,
+        base_sequence=sequence,
+    ).at(header.base_offset, header.leader_epoch)
