@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from logstore.errors import InvalidInputError
 from logstore.fetcher import ConsumerRecord
 
-__all__ = ["Chunk", "Position", "Range", "Source", "record_stream"]
+__all__ = ["Chunk", "ListSource", "Position", "Range", "Source", "record_stream"]
 
 Position = dict[str, int]
 """For each part of a source (a partition, a file) where to go on reading."""
@@ -111,3 +111,31 @@ def record_stream(source: Source, position: Position) -> Iterator[ConsumerRecord
     """The records from a position on, one by one."""
     for chunk in source.chunks(position):
         yield from chunk.records
+
+
+class ListSource:
+    """Records at hand as a source: for tests and notebooks."""
+
+    def __init__(self, records: Sequence[ConsumerRecord], name: str = "records") -> None:
+        self._records = records
+        self.name = name
+        self.identity: Mapping[str, Any] = {"records": name}
+        self.partitions = max((record.partition for record in records), default=0) + 1
+        self.start: Position = {"": 0}
+
+    def chunks(self, position: Position) -> Iterator[Chunk]:
+        """The records from a position on."""
+        begin = position.get("", 0)
+        if begin < len(self._records):
+            yield Chunk(self._records[begin:], lambda count: {"": begin + count})
+
+    def progress(self, position: Position) -> tuple[int, int]:
+        """Records in front of a position, and all."""
+        return position.get("", 0), len(self._records)
+
+    def newest(self) -> int:
+        """The last one's timestamp."""
+        return self._records[-1].timestamp if self._records else -1
+
+    def close(self) -> None:
+        """Nothing is open."""
