@@ -113,6 +113,10 @@ class Folding:
         """The source's position."""
         return self._walk.position()
 
+    def walk_on(self) -> Walk:
+        """A way of one's own from here on."""
+        return Walk(self._source, self._test, self.position())
+
     # Forwards ---------------------------------------------------------------------------------
 
     def search(self, stop: Callable[[ConsumerRecord, Any], Any] | None) -> bool:

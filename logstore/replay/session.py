@@ -170,6 +170,25 @@ class Session:
         position = self._folding.position()
         return Place(self.index, self.record, position, *self._source.progress(position))
 
+    def recent(self, count: int) -> list[ConsumerRecord]:
+        """The last ``count`` records that lie behind, the current one last."""
+        folding = self._folding.fork()
+        folding.rebuild(max(self.index - count, 0))
+        found = []
+        while folding.index < self.index and folding.advance(folding.index + 1):
+            assert folding.record is not None
+            found.append(folding.record)
+        return found
+
+    def coming(self, count: int) -> list[ConsumerRecord]:
+        """The next ``count`` records; the session stays where it is."""
+        walk = self._folding.walk_on()
+        found: list[ConsumerRecord] = []
+        while len(found) < count and (rows := walk.ahead(count - len(found))):
+            found += rows
+            walk.past(len(rows))
+        return found
+
     def evaluate(self, expression: str | Expression) -> Any:
         """The value of an expression over record and state; raises InvalidInputError in front of
         the first record, ExpressionError."""
