@@ -73,6 +73,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/queue.py $(ARGS)
 	@echo "==> several processes (bench/processes.py)"
 	@$(STDIN) "$(PY)" bench/processes.py $(ARGS)
+	@echo "==> replaying (bench/replay.py)"
+	@$(STDIN) "$(PY)" bench/replay.py $(ARGS)
 
 $(VENV)/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \

@@ -33,6 +33,7 @@ _MODULES = {
     "queue": "queue",
     "read": "read",
     "repair": "repair",
+    "replay": "replay",
     "restore": "backup",
     "retain": "maintain",
     "topic": "topic",
@@ -150,7 +151,7 @@ def main(ctx: click.Context, store: str | None) -> None:
     """Keep event logs in Apache Kafka's own file format, without a server.
 
     `append` and `read` work on the topics of a store. `dump` and `check` look into files: of a
-    store, or copied from a Kafka broker.
+    store, or copied from a Kafka broker. `replay` runs either again.
     """
     ctx.meta[SETTINGS] = Settings(store)
     if ctx.invoked_subcommand is None:

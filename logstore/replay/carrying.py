@@ -16,7 +16,7 @@ from logstore.fetcher import ConsumerRecord
 from logstore.replay.log_source import FETCH_BYTES, Part, batch_rows
 from logstore.segments.batch import HEADER_BYTES, Batch, iter_batches, seal_batch
 
-__all__ = ["Carried", "carried", "stamped"]
+__all__ = ["Carried", "carried", "is_plain", "stamped"]
 
 _TRANSACTIONAL = 0x10
 _CONTROL = 0x20
@@ -33,6 +33,8 @@ class Carried(NamedTuple):
     """Where to go on behind them."""
     raw: tuple[Batch, ...] = ()
     """The batches; their checksums were checked."""
+    data: bytes = b""
+    """All of them in one piece, where that was at hand."""
     records: list[ConsumerRecord] = []  # noqa: RUF012 - a default that nobody changes
 
 
@@ -45,7 +47,10 @@ def carried(part: Part, offset: int) -> Iterator[Carried]:
     while offset < part.end:
         fetch = part.log.read(offset, max_bytes=FETCH_BYTES)
         found = iter_batches(fetch.data, position=fetch.position, path=fetch.path)
-        yield from _of_fetch(part, found, offset)
+        for piece in _of_fetch(part, found, offset):
+            if sum(batch.header.size for batch in piece.raw) == len(fetch.data):
+                piece = piece._replace(data=fetch.data)
+            yield piece
         if fetch.next_offset <= offset:
             return
         offset = fetch.next_offset
@@ -71,7 +76,7 @@ def _of_fetch(part: Part, found: Iterator[Batch], offset: int) -> Iterator[Carri
             whole = []
             if rows:
                 end = min(header.next_offset, part.end)
-                yield Carried(place, len(rows), rows[0].offset, end, (), rows)
+                yield Carried(place, len(rows), rows[0].offset, end, records=rows)
     except FormatError as error:
         problem = error
     yield from _batches(place, whole)
@@ -97,11 +102,16 @@ def _can_be_carried(batch: Batch, start: int, end: int) -> bool:
     )
 
 
+def is_plain(batch: Batch) -> bool:
+    """Whether no producer with an id has written it, nor a transaction."""
+    return batch.header.producer_id == -1 and not batch.header.attributes & _TRANSACTIONAL
+
+
 def stamped(batch: Batch, producer_id: int = -1, sequence: int = -1) -> bytes:
     """The bytes of a batch as one that this producer has written, outside a transaction; without
     one as one of no producer. (Offset and epoch are for the log to fill in.)"""
     header = batch.header
-    if header.producer_id == producer_id == -1 and not header.attributes & _TRANSACTIONAL:
+    if producer_id == -1 and is_plain(batch):
         return batch.raw
     return seal_batch(
         batch.raw[HEADER_BYTES:],

@@ -77,7 +77,7 @@ class ResumeFile:
             if known.get(name) != self._identity.get(name):
                 before, now = (json.dumps(one.get(name)) for one in (known, self._identity))
                 raise InvalidInputError(
-                    f"{self.path}: it belongs to another replay: its {name} is {before}, "
+                    f"{self.path}: it belongs to another replay: it says {before} of the {name}, "
                     f"and here it is {now}"
                 )
         return saved

@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -176,6 +177,8 @@ class FileSink:
         self._parts: list[bytes] = []
         """Lines that were not."""
         self._waiting = 0
+        self._is_named = False
+        """Whether the file's name is known to be on stable storage."""
 
     def write(self, records: Sequence[ConsumerRecord]) -> None:
         """Write records; see :class:`Sink`."""
@@ -199,6 +202,9 @@ class FileSink:
         """The file's size, synced."""
         self.flush()
         self._file.sync()
+        if not self._is_named:
+            self._files.sync_directory(os.path.dirname(self._path) or ".")
+            self._is_named = True
         return {"size": self._size}
 
     def restore(self, position: Mapping[str, Any] | None) -> None:

@@ -18,7 +18,7 @@ from logstore.errors import InvalidInputError
 from logstore.fetcher import ConsumerRecord
 from logstore.log import PartitionLog
 from logstore.partitioner import partition_for_key
-from logstore.replay.carrying import Carried, stamped
+from logstore.replay.carrying import Carried, is_plain, stamped
 from logstore.replay.errors import ReplayError
 from logstore.replay.log_source import Part, batches
 from logstore.segments.batch import HEADER_BYTES, Batch, encode_batch
@@ -238,30 +238,40 @@ class TopicSink:
                 target.passed_over -= count
             elif target.passed_over or batch.header.size > limit:
                 # One of which a part was appended, or that is too large as a whole, is opened.
-                self._append_raw(target, ready, carried.part)
+                self._append_raw(target, carried, ready)
                 ready = []
                 rows = batch.records(row_type=ConsumerRecord, ahead=carried.part)
                 self._keep(self._map.of_partition(carried.part[1]), rows)
                 self._append(target)
             else:
                 ready.append(batch)
-        self._append_raw(target, ready, carried.part)
+        self._append_raw(target, carried, ready)
 
-    def _append_raw(self, target: _Target, ready: Sequence[Batch], part: tuple[str, int]) -> None:
+    def _append_raw(self, target: _Target, carried: Carried, ready: Sequence[Batch]) -> None:
         if not ready:
             return
+        first, last = ready[0].header.base_offset, ready[-1].header.last_offset
+        count = sum(batch.header.record_count for batch in ready)
+        data = carried.data
+        if (
+            not data
+            or len(ready) < len(carried.raw)
+            or self._producer_id >= 0
+            or not all(map(is_plain, ready))
+        ):
+            data = b"".join(self._stamped(target, ready))
+        with _told_from(carried.part, first, last):
+            target.log.append_raw(data, acks=1)
+        self._note(target, count)
+
+    def _stamped(self, target: _Target, ready: Sequence[Batch]) -> Iterator[bytes]:
         sequence = target.appended
-        parts = []
         for batch in ready:
             if self._producer_id < 0:
-                parts.append(stamped(batch))
+                yield stamped(batch)
             else:
-                parts.append(stamped(batch, self._producer_id, sequence & _SEQUENCE_MASK))
+                yield stamped(batch, self._producer_id, sequence & _SEQUENCE_MASK)
             sequence += batch.header.record_count
-        first, last = ready[0].header.base_offset, ready[-1].header.last_offset
-        with _told_from(part, first, last):
-            target.log.append_raw(parts[0] if len(parts) == 1 else b"".join(parts), acks=1)
-        self._note(target, sequence - target.appended)
 
     # Going on ---------------------------------------------------------------------------------
 

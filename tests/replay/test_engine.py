@@ -20,6 +20,7 @@ from logstore.replay.carrying import stamped
 from logstore.replay.engine import Outcome, Replay
 from logstore.replay.errors import ReplayError, UserCodeError
 from logstore.replay.expressions import compile_expression
+from logstore.replay.file_source import open_file
 from logstore.replay.filters import Filters, change_headers
 from logstore.replay.log_source import LogSource, open_directories
 from logstore.replay.pace import OriginalPace, RatePace
@@ -41,7 +42,9 @@ from .support import (
     topic_source,
 )
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+ACCESS_LOG = ROOT / "examples" / "data" / "apache_access_6k.log"
 
 
 @pytest.fixture
@@ -539,7 +542,9 @@ def test_a_resume_file_of_another_replay_is_refused(store: Path, tmp_path: Path)
     path = tmp_path / "resume"
     with topic_source(store, "one") as source, resuming(path, source="one", where=[]) as resume:
         Replay(source, FunctionSink("here", lambda one: None), resume=resume).run()
-    with pytest.raises(InvalidInputError, match=r'its source is "one", and here it is "two"'):
+    with pytest.raises(
+        InvalidInputError, match=r'it says "one" of the source, and here it is "two"'
+    ):
         ResumeFile(str(path), {"source": "two", "where": []}, files=DiskFiles())
     with resuming(path, source="one", where=[]) as resume:
         assert resume.saved is not None
@@ -578,3 +583,31 @@ def test_two_replays_do_not_use_one_resume_file(tmp_path: Path) -> None:
         (tmp_path / "resume").unlink()
     with resuming(tmp_path / "resume") as resume:
         assert resume.saved is None
+
+
+# --- real data ----------------------------------------------------------------------------------
+
+
+def test_a_real_log_goes_through_topics_and_files_byte_for_byte(tmp_path: Path) -> None:
+    data = ACCESS_LOG.read_bytes()
+    lines = data.splitlines(keepends=True)
+    path, out = tmp_path / "store", tmp_path / "out.jsonl"
+    with logstore.open(path, maintenance_interval=None) as opened:
+        log = opened.create_topic("access").partition(0)
+        for start in range(0, len(lines), 1000):
+            codec = Codec.ZSTD if start % 2000 else Codec.NONE
+            log.append([record(line) for line in lines[start : start + 1000]], codec=codec, acks=1)
+    assert copy(path, "access").in_batches == len(lines)
+    with topic_source(path, "copy") as source:
+        lines_sink = FileSink(str(out), files=DiskFiles())
+        Replay(source, lines_sink).run()
+        lines_sink.close()
+    with (
+        open_file(str(out), Range(), files=DiskFiles()) as file,
+        logstore.open(path, maintenance_interval=None) as opened,
+    ):
+        sink = TopicSink(opened.create_topic("again"), codec=Codec.GZIP)
+        Replay(file, sink).run()
+        sink.close()
+    for topic in ("copy", "again"):
+        assert b"".join(one.value or b"" for one in contents(path, topic)[0]) == data
