@@ -11,7 +11,6 @@ import click
 
 from logstore.cli.output import (
     FAILED,
-    INTERRUPTED,
     Lines,
     complain,
     count_of,
@@ -22,6 +21,7 @@ from logstore.cli.output import (
     time_text,
 )
 from logstore.cli.replay_options import Options
+from logstore.cli.start import INTERRUPTED
 from logstore.fetcher import ConsumerRecord
 from logstore.replay.bisect import Culprit, bisect, bisect_by_command, run_on_prefix
 from logstore.replay.changes import as_data, changes

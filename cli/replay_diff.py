@@ -8,7 +8,6 @@ import click
 
 from logstore.cli.output import (
     FAILED,
-    INTERRUPTED,
     Lines,
     complain,
     count_of,
@@ -17,6 +16,7 @@ from logstore.cli.output import (
 )
 from logstore.cli.replay_bisect import change_lines, record_text
 from logstore.cli.replay_options import Options
+from logstore.cli.start import INTERRUPTED
 from logstore.fetcher import ConsumerRecord
 from logstore.json_records import record_fields
 from logstore.replay.diff import (

@@ -16,7 +16,6 @@ from rich.text import Text
 from logstore.cli.interrupts import Interrupts
 from logstore.cli.output import (
     FAILED,
-    INTERRUPTED,
     WRONG_USE,
     Lines,
     complain,
@@ -26,6 +25,7 @@ from logstore.cli.output import (
 )
 from logstore.cli.parsing import parse_header
 from logstore.cli.replay_options import Options
+from logstore.cli.start import INTERRUPTED
 from logstore.clock import SystemClock
 from logstore.errors import InvalidInputError, LogstoreError
 from logstore.fetcher import ConsumerRecord

@@ -185,6 +185,22 @@ show "python examples/activity_events.py"
 "$python" examples/activity_events.py | indent
 
 # ------------------------------------------------------------------------------------------------
+step "Replay the log into a copy, in whole batches that nobody opens, and compare the two."
+show "logstore replay access-log --to topic:copy && logstore replay --diff access-log copy"
+logstore replay access-log --to topic:copy 2>&1 | indent
+logstore replay --diff access-log copy | indent
+came_out "a replay may also keep the original pace (--speed 10x), filter (--where) and resume"
+
+# ------------------------------------------------------------------------------------------------
+step "Find the event that broke a shop's books, though at the end they look right again."
+show "logstore replay shop --fold examples/shop.py:ledger --bisect 'min(state.balances) < 0'"
+"$python" examples/shop.py --events | logstore append shop - --json 2>&1 | indent
+logstore replay shop --fold examples/shop.py:ledger --bisect 'min(state.balances) < 0' --context 1 |
+    indent
+came_out "the same order was charged twice; --debug instead of --bisect steps through it," \
+    "backwards too"
+
+# ------------------------------------------------------------------------------------------------
 step "Check the whole store: every batch, checksum, offset, timestamp and index entry."
 show "logstore check $store"
 logstore check "$store" | indent
