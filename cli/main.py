@@ -30,7 +30,7 @@ _MODULES = {
     "dump": "dump",
     "exchange": "exchange",
     "group": "group",
-    "queue": "queue",
+    "queue": "queue_messages",
     "read": "read",
     "repair": "repair",
     "replay": "replay",
@@ -39,7 +39,8 @@ _MODULES = {
     "topic": "topic",
     "truncate": "shorten",
 }
-"""The commands, and which module of this package each one is in."""
+"""The commands, and which module of this package each one is in; the last one, for a family that
+is spread over several."""
 
 
 class Program(click.Group):
