@@ -67,6 +67,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/compaction.py $(ARGS)
 	@echo "==> opening and recovery (bench/recovery.py)"
 	@$(STDIN) "$(PY)" bench/recovery.py $(ARGS)
+	@echo "==> producing (bench/producer.py)"
+	@$(STDIN) "$(PY)" bench/producer.py $(ARGS)
 	@echo "==> consuming (bench/consumer.py)"
 	@$(STDIN) "$(PY)" bench/consumer.py $(ARGS)
 	@echo "==> work queues (bench/queue.py)"
