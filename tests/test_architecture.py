@@ -60,6 +60,7 @@ PURE = (
     "logstore/queues/ledger.py",
     "logstore/queues/ledger_check.py",
     "logstore/queues/ledger_rows.py",
+    "logstore/producer_states.py",
 )
 PURE_IMPORTS = (
     "__future__",
@@ -90,6 +91,7 @@ PURE_IMPORTS = (
     "logstore.segments.record",
     "logstore.queues.ledger",
     "logstore.queues.ledger_rows",
+    "logstore.segments.producer_snapshot",
 )
 
 # The top-level folders are no packages of their own.

@@ -183,6 +183,22 @@ def test_a_name_is_never_forgotten(path: Path) -> None:
         assert producer.next_sequence("events", 0) == 20
 
 
+def test_a_restored_backup_knows_its_producers(store: Store, tmp_path: Path) -> None:
+    with store.producer(producer_name="importer", **LONG) as producer:
+        for number in range(5):
+            producer.send("events", b"%d" % number, partition=0)
+        producer.flush()
+        store.backup(tmp_path / "backups")
+        producer.send("events", b"behind the backup", partition=0)
+    logstore.restore(tmp_path / "backups", tmp_path / "restored")
+    with open_store(tmp_path / "restored") as restored:
+        deliver(restored, "5", producer_name="importer")
+        assert values(restored) == list("012345")
+        found = identities(restored)
+        assert found[0][0] == found[1][0]
+        assert [numbers[1:] for numbers in found] == [(0, 0), (1, 5)]
+
+
 def test_an_older_instance_is_fenced_at_once(store: Store, path: Path) -> None:
     with open_store(path) as other:
         older = store.producer(producer_name="importer", **LONG)
