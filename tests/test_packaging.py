@@ -131,3 +131,18 @@ def test_the_python_example_of_the_readme_runs(
     assert blocks, "README.md shows no Python"
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_the_python_examples_about_producers_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with logstore.open("data") as store:
+        store.create_topic("orders")
+    blocks = python_blocks("docs/producer.md")
+    assert len(blocks) == 2
+    for block in [*blocks, blocks[1]]:
+        exec(compile(block, "docs/producer.md", "exec"), {"__name__": "__main__"})
+    with logstore.open("data") as store:
+        # The second one was run twice, and knew it.
+        assert store.topic("orders").partition(0).log_end_offset == 4
