@@ -77,7 +77,7 @@ def work_queue(store: Store, name: str = NAME) -> WorkQueue:
     return store.queues.work_queue(store.queue(name).definition)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it has not come to it"
