@@ -349,6 +349,8 @@ class WorkQueue:
         arguments = self.definition.arguments
         if arguments.message_ttl_ms is not None or arguments.expires_ms is not None:
             return True
+        if self.definition.auto_delete:
+            return True
         boottime = self.clock.boottime_ms()
 
         def look(rows: Rows, _: Rows) -> bool:

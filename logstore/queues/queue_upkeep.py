@@ -49,7 +49,8 @@ class Upkeep:
         """Of leases, likewise; milliseconds since the machine's start."""
 
     def tend(self) -> bool:
-        """Do what there is to do now; True where the queue has expired, and is to be deleted.
+        """Do what there is to do now; True where the queue has expired, or an auto-delete queue has
+        lost its last consumer, and is to be deleted.
         Raises UnknownQueueError when it was deleted."""
         queue = self.queue
         now = queue.clock.now_ms()
@@ -211,6 +212,9 @@ class Upkeep:
 
     def _has_expired(self, now: int) -> bool:
         queue = self.queue
+        row = queue.ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
+        if queue.definition.auto_delete and row.had_consumer and not row.consumers:
+            return True  # the last of them was killed before it had deleted the queue
         expires_ms = queue.definition.arguments.expires_ms
         if expires_ms is None:
             return False
@@ -222,7 +226,6 @@ class Upkeep:
                 changes.rows.put(queue.id, row.pack())
             return row.consumers, row.used_ms
 
-        row = queue.ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
         consumers, used_ms = row.consumers, row.used_ms
         if not used_ms:
             consumers, used_ms = queue.ledgers.change(look)

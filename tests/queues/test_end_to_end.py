@@ -18,8 +18,10 @@ from logstore import (
     Store,
     UnknownQueueError,
 )
+from logstore.queues.attendance import unregister
 
 from .broker_support import BootFiles, bodies
+from .support import wait_until
 
 SECONDS = 30
 """Longer than anything here takes."""
@@ -199,6 +201,18 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer_and_takes_its_exchange
     assert "events" not in [exchange.name for exchange in store.queues.exchanges()]
     with pytest.raises(UnknownQueueError):
         queue.consume()
+
+
+def test_an_auto_delete_queue_goes_also_if_its_last_consumer_was_killed_before_it_deleted_it(
+    store: Store,
+) -> None:
+    queue = store.queue("q", auto_delete=True)
+    with queue.consume():
+        # As far as a process comes that is killed in the middle of closing its consumer.
+        (row,) = queue.consumers()
+        assert unregister(store.queues.work_queue(queue.definition), row)
+        with store.queue("other").consume():
+            wait_until(lambda: "q" not in [one.name for one in store.queues.queues()])
 
 
 def test_a_queue_that_is_deleted_is_gone_for_who_consumes_it(store: Store) -> None:
