@@ -1,4 +1,4 @@
-"""Configuration of a topic's logs: Kafka's keys, with underscores for dots.
+"""Configuration of a topic's logs, and of a store: Kafka's keys, with underscores for dots.
 
 Every key has a type, a default and bounds, and is checked as a whole before anything is changed.
 Defaults are Kafka's unless its description says otherwise.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES
 from logstore.segments.compression import Codec
 from logstore.segments.errors import InvalidInputError
 from logstore.segments.header import TimestampType
 
-__all__ = ["LogConfig"]
+__all__ = ["LogConfig", "StoreConfig"]
 
 
 def _integer(lowest: int, highest: int) -> Callable[[str, Any], int]:
@@ -71,8 +71,54 @@ def _key(default: Any, check: Callable[[str, Any], Any], description: str) -> An
     return dataclasses.field(default=default, metadata={"check": check, "description": description})
 
 
+class _Config:
+    """Keys with checks and descriptions: the fields of a dataclass."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = field.metadata["check"](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def keys(cls) -> dict[str, str]:
+        """Every key, with its description."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        return {field.name: field.metadata["description"] for field in fields}
+
+    @classmethod
+    def from_overrides(cls, overrides: Mapping[str, Any]) -> Self:
+        """The configuration with these keys set and all others at their defaults.
+
+        Kafka's spelling with dots is understood too. Raises InvalidInputError for an unknown key,
+        and for one that is given in both spellings.
+        """
+        known = cls.keys()
+        arguments: dict[str, Any] = {}
+        for spelled, value in overrides.items():
+            key = spelled.replace(".", "_") if isinstance(spelled, str) else ""
+            if key not in known:
+                raise InvalidInputError(f"no configuration key is called {spelled!r}")
+            if key in arguments:
+                raise InvalidInputError(f"{key} is given twice")
+            arguments[key] = value
+        return cls(**arguments)
+
+
 @dataclass(frozen=True, slots=True)
-class LogConfig:
+class StoreConfig(_Config):
+    """What is set for a store as a whole. Raises InvalidInputError, naming key and bounds."""
+
+    offsets_retention_minutes: int = _key(
+        7 * 24 * 60,
+        _integer(1, _INT32_MAX),
+        "What a group has committed is kept for this long after its last member went.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig(_Config):
     """How a topic's partitions are kept. Raises InvalidInputError, naming key and bounds."""
 
     segment_bytes: int = _key(
@@ -168,34 +214,6 @@ class LogConfig:
         _choice("producer", "uncompressed", *(c.label for c in Codec if c)),
         "How records are compressed; producer leaves it to whoever appends.",
     )
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = field.metadata["check"](field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-
-    @classmethod
-    def keys(cls) -> dict[str, str]:
-        """Every key, with its description."""
-        return {field.name: field.metadata["description"] for field in dataclasses.fields(cls)}
-
-    @classmethod
-    def from_overrides(cls, overrides: Mapping[str, Any]) -> LogConfig:
-        """The configuration with these keys set and all others at their defaults.
-
-        Kafka's spelling with dots is understood too. Raises InvalidInputError for an unknown key,
-        and for one that is given in both spellings.
-        """
-        known = cls.keys()
-        arguments: dict[str, Any] = {}
-        for spelled, value in overrides.items():
-            key = spelled.replace(".", "_") if isinstance(spelled, str) else ""
-            if key not in known:
-                raise InvalidInputError(f"no configuration key is called {spelled!r}")
-            if key in arguments:
-                raise InvalidInputError(f"{key} is given twice")
-            arguments[key] = value
-        return cls(**arguments)
 
     def overrides(self) -> dict[str, Any]:
         """The keys that differ from their defaults."""

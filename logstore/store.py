@@ -155,7 +155,7 @@ class Store:
             self._files,
             self.path,
             lambda: chain(self._topics.partitions(), self._broker.partitions()),
-            chores=[self._clear_up, self._broker.maintain, self._groups.checkpoint],
+            chores=[self._clear_up, self._broker.maintain, self._groups.maintain],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
         )
@@ -274,15 +274,16 @@ class Store:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The configuration keys that are set for all topics that do not set them themselves."""
+        """The configuration keys that are set for all topics that do not set them themselves, and
+        those of the store itself (``logstore.config.StoreConfig``)."""
         self._check_usable()
-        return self._topics.defaults
+        return {**self._topics.defaults, **self._topics.store_keys}
 
     def alter_defaults(
         self, set: Mapping[str, Any] | None = None, unset: Iterable[str] = ()
     ) -> None:
-        """Change what topics are configured by where they say nothing themselves; see
-        :meth:`alter_topic`."""
+        """Change what topics are configured by where they say nothing themselves (see
+        :meth:`alter_topic`), or what counts for the store: ``offsets_retention_minutes``."""
         self._check_usable()
         self._topics.alter_defaults(set or {}, unset)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from logstore.clock import Clock
-from logstore.config import LogConfig
+from logstore.config import LogConfig, StoreConfig
 from logstore.definitions import (
     DEFAULTS,
     TOPIC_PREFIX,
@@ -109,7 +109,17 @@ class TopicCatalogue:
     @property
     def defaults(self) -> dict[str, Any]:
         """The configuration keys that are set for all topics."""
-        return _defaults(self._metadata.get(DEFAULTS))
+        return _defaults(self._metadata.get(DEFAULTS), "config")
+
+    @property
+    def store_keys(self) -> dict[str, Any]:
+        """The configuration keys that are set for the store itself."""
+        return _defaults(self._metadata.get(DEFAULTS), "store")
+
+    @property
+    def settings(self) -> StoreConfig:
+        """What counts for the store itself."""
+        return StoreConfig.from_overrides(self.store_keys)
 
     def refresh(self) -> None:
         """Take in what was changed by anybody, for the topics that are in use here."""
@@ -207,14 +217,19 @@ class TopicCatalogue:
         return self.get(name)
 
     def alter_defaults(self, changes: Mapping[str, Any], unset: Iterable[str]) -> None:
-        """Set and unset keys for all topics; see ``Store.alter_defaults``."""
-        changes, unset = checked_overrides(changes), _checked_keys(unset)
+        """Set and unset keys for all topics, or for the store; see ``Store.alter_defaults``."""
+        unset = _checked_keys(unset, _LOG_KEYS | _STORE_KEYS)
+        ours = {key: changes[key] for key in changes if str(key).replace(".", "_") in _STORE_KEYS}
+        logs = {key: changes[key] for key in changes if key not in ours}
+        checked = {"config": checked_overrides(logs), "store": checked_overrides(ours, StoreConfig)}
 
         def change(view: View) -> Sequence[Change]:
-            before = _defaults(view.get(DEFAULTS))
-            kept = {key: value for key, value in before.items() if key not in unset}
-            after = {**kept, **changes}
-            return [] if after == before else [(DEFAULTS, {"config": after})]
+            before = {field: _defaults(view.get(DEFAULTS), field) for field in checked}
+            after = {
+                field: {**{k: v for k, v in before[field].items() if k not in unset}, **given}
+                for field, given in checked.items()
+            }
+            return [] if after == before else [(DEFAULTS, after)]
 
         self._metadata.update(change)
         self.refresh()
@@ -356,16 +371,22 @@ class _StillThereError(Exception):
     """The files of a deleted topic of that name are."""
 
 
-def checked_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+_LOG_KEYS = frozenset(LogConfig.keys())
+_STORE_KEYS = frozenset(StoreConfig.keys())
+
+
+def checked_overrides(
+    overrides: Mapping[str, Any], kind: type[LogConfig | StoreConfig] = LogConfig
+) -> dict[str, Any]:
     """The keys in our spelling, with their values as they are kept; raises InvalidInputError."""
-    config = LogConfig.from_overrides(overrides)
+    config = kind.from_overrides(overrides)
     keys = (spelled.replace(".", "_") for spelled in overrides)
     return {key: getattr(config, key) for key in keys}
 
 
-def _checked_keys(keys: Iterable[str]) -> set[str]:
+def _checked_keys(keys: Iterable[str], known: frozenset[str] = _LOG_KEYS) -> set[str]:
     spelled = {key.replace(".", "_") for key in keys}
-    for key in sorted(spelled - set(LogConfig.keys())):
+    for key in sorted(spelled - known):
         raise InvalidInputError(f"no configuration key is called {key!r}")
     return spelled
 
@@ -378,8 +399,8 @@ def _check_count(partitions: int) -> None:
         )
 
 
-def _defaults(fields: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict(fields.get("config", {})) if fields else {}
+def _defaults(fields: Mapping[str, Any] | None, field: str) -> dict[str, Any]:
+    return dict(fields.get(field, {})) if fields else {}
 
 
 def refuse_internal(name: str) -> None:

@@ -27,10 +27,11 @@ from logstore.groups.descriptions import (
     describe_members,
     state_label,
 )
+from logstore.groups.expiry import Expiry
 from logstore.groups.heartbeats import Heartbeats
 from logstore.groups.membership import Membership, MembershipOptions
 from logstore.groups.offsets import Offsets, group_from_name, restore_offsets
-from logstore.groups.records import GROUP_NAMES, OffsetKey, group_id
+from logstore.groups.records import EMPTY_SINCE, GROUP_NAMES, OffsetKey, group_id
 from logstore.groups.resets import OffsetChange, OffsetReset
 from logstore.groups.state import Group, Refusal
 from logstore.live import Live
@@ -42,6 +43,9 @@ from logstore.tables import Tables
 from logstore.topics import TopicCatalogue
 
 __all__ = ["Groups"]
+
+_EXPIRY_SECONDS = 600.0
+"""How often it is looked for expired offsets; Kafka's ``offsets.retention.check.interval.ms``."""
 
 
 class Groups:
@@ -65,6 +69,7 @@ class Groups:
         self._topics = topics
         self._read_only = read_only
         self._check_usable = check_usable
+        self._clock = clock
         self._names: tuple[object, Mapping[uuid.UUID, str]] = (None, {})
         """The topics' names by their ids, and the definitions that they were made from."""
         self._live = live
@@ -75,6 +80,15 @@ class Groups:
         self._memberships: list[Membership] = []
         self._committed = False
         """Whether this handle has committed anything since its last checkpoint."""
+        self._expiry = Expiry(
+            self._coordinator,
+            self._offsets,
+            metadata,
+            living=self._living,
+            topics=self._names_by_id,
+            clock=clock,
+        )
+        self._next_expiry = 0.0
         self._heartbeats = Heartbeats(
             self._coordinator, self._current, self._checkpoint_own, name=store
         )
@@ -110,7 +124,12 @@ class Groups:
         )
         options.check()
         membership = Membership(
-            self._coordinator, group, topics, options, forget=self._forget_membership
+            self._coordinator,
+            group,
+            topics,
+            options,
+            joining=self._expiry.joining,
+            forget=self._forget_membership,
         )
         with self._mutex:
             self._memberships.append(membership)
@@ -295,6 +314,13 @@ class Groups:
                 self._remove(tables, keys)
             self._offsets.checkpoint(keys)
 
+    def expire_offsets(self) -> None:
+        """Remove what groups have committed and ``offsets_retention_minutes`` have passed over (see
+        ``logstore.groups.expiry``); maintenance does it every ten minutes."""
+        self._check_writable()
+        if self._live.exists():
+            self._expiry.run(self._topics.settings.offsets_retention_minutes * 60_000)
+
     # Groups -----------------------------------------------------------------------------------
 
     def list(self) -> Sequence[GroupListing]:
@@ -364,6 +390,7 @@ class Groups:
             self._offsets.checkpoint(keys)
         with self._metadata.transaction(write=True) as meta:
             meta.delete(GROUP_NAMES, group_id(group))
+            meta.delete(EMPTY_SINCE, group_id(group))
 
     def _alone(
         self, group: str, action: Callable[[Tables], None], *, must_exist: bool = True
@@ -413,6 +440,14 @@ class Groups:
         self._check_usable()
         if self._read_only:
             raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
+
+    def maintain(self) -> None:
+        """What has to be done from time to time: a checkpoint of what anybody has committed, and
+        away with what has expired."""
+        self.checkpoint()
+        if self._clock.monotonic() >= self._next_expiry:
+            self._next_expiry = self._clock.monotonic() + _EXPIRY_SECONDS
+            self.expire_offsets()
 
     def close(self) -> None:
         """End all memberships, and take a checkpoint of what was committed here. Logs have to be

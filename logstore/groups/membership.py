@@ -82,16 +82,19 @@ class Membership:
         topics: Callable[[], Collection[str]],
         options: MembershipOptions,
         *,
+        joining: Callable[[str], None] = lambda _: None,
         forget: Callable[[Membership], None],
     ) -> None:
         """``topics`` says what the member wants; it is asked again when topics have changed.
-        ``forget`` is called when the membership has ended."""
+        ``joining`` is called with the group's name ahead of each joining, ``forget`` when the
+        membership has ended."""
         self.group = group
         self.options = options
         self.wake: Callable[[], None] | None = None
         """Called, by the thread that sends heartbeats, when ``poll`` would find something."""
         self._coordinator = coordinator
         self._topics = topics
+        self._joining = joining
         self._forget = forget
         self._mutex = threading.RLock()
         self._closed = False
@@ -229,6 +232,7 @@ class Membership:
             options.group_instance_id,
             options.client_id,
         )
+        self._joining(self.group)
         self._coordinator.bury(self.group)
 
         def command(group: Group) -> state.Command:

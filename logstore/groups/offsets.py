@@ -84,7 +84,11 @@ class Offsets:
     def of_group(self, group: bytes) -> dict[OffsetKey, OffsetValue]:
         """All committed offsets of a group."""
         with self._reading() as tables:
-            rows = list(tables.items(OFFSETS, group))
+            return self.of_group_in(tables, group)
+
+    def of_group_in(self, tables: Tables, group: bytes) -> dict[OffsetKey, OffsetValue]:
+        """The same, in the caller's transaction."""
+        rows = tables.items(OFFSETS, group)
         return _committed((OffsetKey.unpack(key), data) for key, data in rows)
 
     def _reading(self) -> AbstractContextManager[Tables]:

@@ -20,6 +20,7 @@ from logstore.partitions import TopicPartition
 __all__ = [
     "DEADLINES",
     "DIRTY",
+    "EMPTY_SINCE",
     "GROUPS",
     "GROUP_NAMES",
     "OFFSETS",
@@ -41,6 +42,8 @@ OFFSETS = "group-offsets"
 """In ``live`` and, as checkpoints, in ``meta``: group id, topic id, partition -> offset."""
 DIRTY = "group-offsets-dirty"
 """In ``live``: keys of OFFSETS that are not yet in a checkpoint."""
+EMPTY_SINCE = "group-empty-since"
+"""In ``meta``: group id -> since when a group without members has had none, in milliseconds."""
 GROUP_NAMES = "group-names"
 """In ``meta``: group id -> name and generation."""
 
