@@ -70,7 +70,14 @@ def delete_records(
         if before <= start:
             Lines().line(f"{name}: nothing to delete: the first offset is {start}")
             return
-        below = [s for s in log.segment_infos() if not s.active and s.next_offset <= before]
+        # The active segment goes, too, where nothing is to be left.
+        below = [
+            segment
+            for segment in log.segment_infos()
+            if segment.size
+            and segment.next_offset <= before
+            and (not segment.active or before == end)
+        ]
         what = f"offsets {start} to {before - 1}"
         if below:
             size = count_of(sum(segment.size for segment in below), "byte")

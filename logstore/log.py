@@ -259,7 +259,16 @@ class PartitionLog(PartitionHandle):
 
     def retain(self, *, dry_run: bool = False) -> list[Decision]:
         """Delete what retention no longer keeps (``dry_run``: nothing); return its decisions."""
-        return self._upkeep.retain(dry_run=dry_run)
+        decisions = self._upkeep.retain(dry_run=dry_run)
+        if not dry_run and any(decision.delete for decision in decisions):
+            self._let_go_of_deleted()
+        return decisions
+
+    def _let_go_of_deleted(self) -> None:
+        """Close what is open of segments that were deleted: until then the disk keeps their bytes,
+        and an append that needs the room would never come to open another one."""
+        self._group_commit.close()
+        self._reader.close()
 
     def compact(
         self, *, force: bool = False, report: Callable[[int], None] | None = None
@@ -278,7 +287,9 @@ class PartitionLog(PartitionHandle):
     def delete_records(self, before: int) -> int:
         """Move the log start offset up to ``before``, never back, delete the segments wholly below
         it, and return where it is now. Raises OffsetOutOfRangeError beyond the log's end."""
-        return self._upkeep.delete_records(before)
+        start = self._upkeep.delete_records(before)
+        self._let_go_of_deleted()
+        return start
 
     def drop_segments(self, bases: Sequence[int]) -> list[int]:
         """Delete closed segments, also in the middle; return the bases of those that were there."""

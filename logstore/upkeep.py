@@ -19,7 +19,12 @@ from logstore.cleaner import CleanedGroup, Cleaner
 from logstore.clock import Clock
 from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
 from logstore.config import LogConfig
-from logstore.errors import InvalidInputError, LockTimeoutError, OffsetOutOfRangeError
+from logstore.errors import (
+    InvalidInputError,
+    LockTimeoutError,
+    OffsetOutOfRangeError,
+    PoisonedError,
+)
 from logstore.observer import steadily
 from logstore.producer_log import advance
 from logstore.producer_states import ProducerState, ProducerStates
@@ -118,7 +123,8 @@ class Upkeep:
         )
 
     def delete_records(self, before: int) -> int:
-        """Move the log start offset to ``before``, and delete the segments wholly below it."""
+        """Move the log start offset to ``before``, and delete the segments wholly below it: the
+        active one, too, where nothing is to be left."""
         check_offset(before)
         with self._locked() as writer:
             state = writer.enter()
@@ -127,6 +133,8 @@ class Upkeep:
                     self._directory, before, state.log_start_offset, state.next_offset
                 )
             if before > state.log_start_offset:
+                if before == state.next_offset:
+                    self._roll_emptied(writer, state)
                 self._move_start(writer, before)
             return max(before, state.log_start_offset)
 
@@ -153,6 +161,24 @@ class Upkeep:
                 with writer.restructure():
                     delete_segments(self._files, self._directory, doomed_inside)
             return doomed
+
+    def _roll_emptied(self, writer: LogWriter, state: LogState) -> None:
+        """Roll the active segment, of which nothing is to be left; where there is no room even when
+        the older ones are gone, it stays."""
+        for attempt in range(2):
+            try:
+                writer.roll(state)
+                return
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                try:
+                    state = writer.enter()
+                except PoisonedError:  # it was a sync that found no room
+                    raise error from None
+            if not attempt:
+                self._move_start(writer, state.active_base, at_once=True)
+                state = writer.enter()
 
     def _roll(self, writer: LogWriter, state: LogState, doomed: list[SegmentInfo]) -> None:
         """Roll the active segment; where there is no room for that, the older ones go first."""

@@ -101,6 +101,7 @@ JOBS: dict[str, tuple[str, Job]] = {
     "flush": ("delete", PartitionLog.flush),
     "retention": ("delete", PartitionLog.retain),
     "deletion of records": ("delete", lambda log: log.delete_records(log.segments[1] + 1)),
+    "deletion of all": ("delete", lambda log: log.delete_records(log.log_end_offset)),
     "compaction": ("compact", lambda log: log.compact(force=True)),
     "truncation in the active segment": ("delete", lambda log: log.truncate(13)),
     "truncation in a closed segment": ("delete", lambda log: log.truncate(log.segments[1] + 2)),
@@ -125,7 +126,7 @@ def kept(before: list[tuple[int, Content]], name: str, log: PartitionLog) -> Non
         assert later, f"the last record of {key!r} is missing"
     if "truncation" not in name:
         assert end >= len(old)
-    if name not in ("retention", "deletion of records"):
+    if name not in ("retention", "deletion of records", "deletion of all"):
         assert start == 0
 
 
@@ -365,6 +366,30 @@ def test_a_full_disk_can_be_emptied_by_what_deletes(name: str) -> None:
     log.append([record(1)])
     log.close()
     assert damage(files) == []
+
+
+@pytest.mark.parametrize("segment_bytes", [200_000, 1 << 30], ids=["several", "one segment"])
+def test_the_deletion_of_all_records_frees_a_full_real_disk(
+    small_disk: Path, segment_bytes: int
+) -> None:
+    directory = small_disk / "orders-0"
+    log = PartitionLog(directory, config=LogConfig(segment_bytes=segment_bytes))
+    acked: list[tuple[int, Content]] = []
+    fill(log, acked, lambda: 9000)
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(b"x")
+    end = log.log_end_offset
+    assert log.delete_records(end) == end
+    log.purge_deleted(at_once=True)
+    assert sum(entry.stat().st_size for entry in directory.iterdir()) < 10_000
+    assert (log.segments, content(log)) == ((end,), [])
+    again: list[tuple[int, Content]] = []
+    fill(log, again, lambda: 9000)
+    assert len(again) > len(acked) // 2
+    assert content(log) == again
+    assert found_damage(directory) == []
+    log.forked()
 
 
 def test_a_compaction_on_a_full_real_disk_fails_and_comes_through_when_there_is_room(

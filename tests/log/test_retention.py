@@ -276,6 +276,24 @@ def test_the_start_moves_into_a_segment_and_never_back(directory: Path) -> None:
         assert content(log) == [(2, b"c")]
 
 
+@pytest.mark.parametrize("segment_bytes", [14, 1 << 20], ids=["several", "one segment"])
+def test_where_nothing_is_to_be_left_the_active_segment_goes_too(
+    directory: Path, segment_bytes: int
+) -> None:
+    config = LogConfig(segment_bytes=segment_bytes)
+    with PartitionLog(directory, config=config) as log, PartitionLog(directory) as other:
+        for value in "abc":
+            log.append(records(value))
+        assert log.delete_records(3) == 3
+        assert log.delete_records(3) == 3
+        assert log.segments == other.segments == (3,)
+        assert [segment.size for segment in other.segment_infos()] == [0]
+        assert other.append(records("d")).base_offset == 3
+        assert content(log) == [(3, b"d")]
+    with PartitionLog(directory) as log:
+        assert (log.log_start_offset, log.log_end_offset) == (3, 4)
+
+
 def test_another_handle_notices_at_once(directory: Path) -> None:
     with filled(directory, StillClock()) as log, PartitionLog(directory) as other:
         assert len(content(other)) == 5
