@@ -26,6 +26,7 @@ before it leaves the previous snapshot, and an unfinished one that is called so.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -123,7 +124,13 @@ def back_up(
         _check_identity(store, found)
         removed = _remove_unfinished(top)
         run = _Run(store, top, found[-1] if found else None, link)
-        path = run.take(copy_metadata, partitions, now_ms)
+        try:
+            path = run.take(copy_metadata, partitions, now_ms)
+        except OSError:
+            # It may be the disk that is full: what is there already must not keep it so.
+            with contextlib.suppress(OSError):
+                _remove_unfinished(top)
+            raise
         removed += _remove_old(snapshots(top)[:-keep])
         return BackupResult(
             path, run.partitions, run.segments, run.linked, run.copied, run.bytes_copied, removed

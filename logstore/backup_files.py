@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from typing import NamedTuple
 
 try:
@@ -52,19 +53,35 @@ def clone(source: int, path: str, size: int) -> int:
     where the file system can, and return how many there were."""
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
-        if size and fcntl is not None and os.fstat(source).st_size == size:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(target, _FICLONE, source)
-                return size
-        position = 0
-        while position < size:
-            data = os.pread(source, min(_COPY_BYTES, size - position), position)
-            if not data:
-                break
-            position += _write(target, data)
-        return position
+        with _naming(path):
+            return _clone(source, target, size)
     finally:
         os.close(target)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let errors that know only a descriptor say which file it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
+def _clone(source: int, target: int, size: int) -> int:
+    if size and fcntl is not None and os.fstat(source).st_size == size:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(target, _FICLONE, source)
+            return size
+    position = 0
+    while position < size:
+        data = os.pread(source, min(_COPY_BYTES, size - position), position)
+        if not data:
+            break
+        position += _write(target, data)
+    return position
 
 
 def _write(descriptor: int, data: bytes) -> int:
@@ -82,7 +99,7 @@ def contents(path: str) -> bytes:
 
 def write_file(path: str, data: bytes) -> None:
     """Make a file, and sync it."""
-    with open(path, "xb") as file:
+    with _naming(path), open(path, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

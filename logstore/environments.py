@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 _MAP_BYTES = 1 << 40
 """Address space that is set aside: 1 TiB. The file stays as small as what is in it."""
 _MAX_READERS = 4096
+_NEXT_TO_NO_ROOM_BYTES = 1 << 20
 _MAX_TABLES = 64
 DATA_FILE = "data.mdb"
 LOCK_FILE = "lock.mdb"
@@ -73,6 +74,7 @@ class Environment:
         """``action`` in a transaction, which is committed unless it raises: the same as a ``with``
         block around it, in half the time."""
         with busy:
+            self._check_usable()
             try:
                 with self.handle.begin(write=write) as transaction:
                     return action(transaction)
@@ -81,8 +83,13 @@ class Environment:
 
     def copy(self, directory: str) -> None:
         """Copy everything, as it is at one moment, into an empty directory."""
-        with busy, _errors(self.directory):
-            self.handle.copy(directory)
+        try:
+            with busy, _errors(self.directory):
+                self._check_usable()
+                self.handle.copy(directory)
+        except OSError as error:
+            error.filename = directory  # which is what may be full
+            raise
 
     def check_readers(self) -> None:
         """Give back the slots of readers that were killed: what they were looking at is kept for
@@ -206,10 +213,21 @@ def _translated(error: lmdb.Error, directory: str) -> Exception:
     if isinstance(error, lmdb.ReadonlyError):
         return PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
     code = getattr(error, "code", 0) or 0
+    if code == errno.EIO and _is_full(directory):
+        code = errno.ENOSPC
     if code > 0:
         return OSError(code, os.strerror(code), directory)
     path = os.path.join(directory, DATA_FILE)
     return FormatError("LMDB cannot use this file", path=path, found=error)
+
+
+def _is_full(directory: str) -> bool:
+    """Whether there is next to no room. LMDB calls a write that fell short an error of the disk."""
+    try:
+        status = os.statvfs(directory)
+    except (OSError, AttributeError):
+        return False
+    return status.f_bavail * status.f_frsize < _NEXT_TO_NO_ROOM_BYTES
 
 
 def _close_inherited() -> None:

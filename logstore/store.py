@@ -264,7 +264,8 @@ class Store:
         then on; a new topic of that name is another one.
 
         What somebody holds for longer than 5 s (a compaction, a stopped process) is removed by a
-        later round of maintenance. Raises UnknownTopicError.
+        later round of maintenance. On a full disk, which has no room for the change, the records
+        are deleted first. Raises UnknownTopicError.
 
         Commit point: the removal of the definition in ``__metadata``; whoever opens the store for
         writing finishes what a crash behind it left.

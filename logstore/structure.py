@@ -9,6 +9,7 @@ and :func:`drop_below` first.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from logstore.segments.files import File, Files, read_bounded, write_atomically,
 
 __all__ = [
     "CLEANER_LOCK",
+    "NO_ROOM",
     "UNSWAPPED",
     "copy_bytes",
     "delete_segments",
@@ -49,6 +51,9 @@ SEGMENT_SUFFIXES = (
 )
 _MAX_NOTE_BYTES = 16 << 20
 _COPY_BYTES = 1 << 20
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""The errors of a full disk."""
 
 CLEANER_LOCK = "cleaner"
 """The file that whoever compacts or cuts the log holds a lock on."""

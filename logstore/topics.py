@@ -24,6 +24,7 @@ from logstore.deletion import remove_deleted
 from logstore.errors import (
     InvalidInputError,
     LockTimeoutError,
+    LogstoreError,
     TopicExistsError,
     UnknownTopicError,
 )
@@ -31,6 +32,7 @@ from logstore.log import PartitionLog
 from logstore.metadata import METADATA_TOPIC, TOPICS, Change, Metadata, View
 from logstore.partition_files import PartitionFiles
 from logstore.segments.files import Files
+from logstore.structure import NO_ROOM
 from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
 
 __all__ = ["TopicCatalogue", "refuse_internal"]
@@ -238,15 +240,35 @@ class TopicCatalogue:
         """Delete a topic; see ``Store.delete_topic``."""
         refuse_internal(name)
 
-        def change(view: View) -> Sequence[Change]:
-            definition = self._by_name(view.items(TOPIC_PREFIX)).get(name)
-            if definition is None:
-                raise self._unknown(name)
-            return [(topic_key(definition.topic_id), None)]
+        topic = self.get(name)
+        key = topic_key(topic.id)
 
-        self._metadata.update(change)
+        def change(view: View) -> Sequence[Change]:
+            if view.get(key) is None:
+                raise self._unknown(name)
+            return [(key, None)]
+
+        try:
+            self._metadata.update(change)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            # On a full disk the records go first: they were to go, and the definitions need room.
+            self._empty(topic)
+            # The removal may be in the log already, and only have to be taken in.
+            self._metadata.update(lambda view: [] if view.get(key) is None else [(key, None)])
         self.refresh()
         self.finish_deletions()
+
+    def _empty(self, topic: Topic) -> None:
+        """Delete all records of a topic, and what was deleted before."""
+        for number in range(topic.partition_count):
+            with contextlib.suppress(LogstoreError, OSError):
+                lent = self.lend(topic, number)
+                if lent is not None:
+                    with lent as log:
+                        log.delete_records(log.log_end_offset)
+                        log.purge_deleted(at_once=True)
 
     def prepare(self) -> None:
         """What every round of maintenance begins with."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -38,6 +37,7 @@ from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
 from logstore.structure import (
     CLEANER_LOCK,
+    NO_ROOM,
     UNSWAPPED,
     delete_segments,
     drop_below,
@@ -54,8 +54,6 @@ from logstore.structure import (
 from logstore.writer import LogWriter
 
 __all__ = ["Upkeep"]
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Upkeep:
@@ -170,7 +168,7 @@ class Upkeep:
                 writer.roll(state)
                 return
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in NO_ROOM:
                     raise
                 try:
                     state = writer.enter()
@@ -185,7 +183,7 @@ class Upkeep:
         try:
             writer.roll(state)
         except OSError as error:
-            if error.errno not in _NO_ROOM or len(doomed) < 2:
+            if error.errno not in NO_ROOM or len(doomed) < 2:
                 raise
             self._move_start(writer, doomed[-2].next_offset, at_once=True)
             writer.roll(writer.enter())
@@ -209,7 +207,7 @@ class Upkeep:
                     )
                     break
                 except OSError as error:
-                    if error.errno not in _NO_ROOM or next(room, None) is None:
+                    if error.errno not in NO_ROOM or next(room, None) is None:
                         raise
             state.log_start_offset = offset
             drop_below(self._files, self._directory, offset)

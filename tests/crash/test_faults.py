@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import logstore
 from logstore import LogConfig, PartitionLog, PoisonedError, Record
 from logstore.segments.check import check
 from logstore.segments.files import DiskFiles
@@ -390,6 +391,50 @@ def test_the_deletion_of_all_records_frees_a_full_real_disk(
     assert content(log) == again
     assert found_damage(directory) == []
     log.forked()
+
+
+def full_store(path: Path) -> logstore.Store:
+    """A store on a disk without a byte of room."""
+    store = logstore.open(path / "store", maintenance_interval=None)
+    fill(store.create_topic("orders").partition(0), [], lambda: 9000)
+    with contextlib.suppress(OSError), (path / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(100))
+    return store
+
+
+def room(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def test_a_topic_can_be_deleted_from_a_full_real_disk(small_disk: Path) -> None:
+    store = full_store(small_disk)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        store.create_topic("more")
+    store.delete_topic("orders")
+    assert "orders" not in [topic.name for topic in store.topics()]
+    assert room(small_disk) > 1 << 20
+    store.create_topic("orders").partition(0).append([record(0)])
+    store.close()
+    assert found_damage(small_disk / "store") == []
+
+
+def test_a_backup_onto_a_full_real_disk_leaves_nothing_there(small_disk: Path) -> None:
+    store = full_store(small_disk)
+    (small_disk / "ballast").unlink()
+    (small_disk / "ballast").write_bytes(bytes(max(0, room(small_disk) - 400_000)))
+    before = room(small_disk)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as failed:
+        store.backup(small_disk / "backups")
+    told(failed.value, errno.ENOSPC, os.fspath(small_disk / "backups"))
+    assert os.listdir(small_disk / "backups") == ["lock"]
+    assert room(small_disk) >= before - 8192
+    (small_disk / "ballast").unlink()
+    store.delete_topic("orders")
+    store.create_topic("few").partition(0).append([record(0)])
+    assert store.backup(small_disk / "backups").partitions == 2
+    store.close()
 
 
 def test_a_compaction_on_a_full_real_disk_fails_and_comes_through_when_there_is_room(

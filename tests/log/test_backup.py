@@ -231,6 +231,27 @@ def test_a_backup_that_is_interrupted_leaves_the_one_before(
         assert everything(last.path) == content(store.topic("a").partition(0))
 
 
+def test_a_backup_that_fails_leaves_nothing_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_store(tmp_path / "s") as store:
+        fill(store)
+        first = store.backup(tmp_path / "b")
+        expected = sorted([os.path.basename(first.path), "lock"])
+
+        def full(*_: object) -> NoReturn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        for write in ("write", "fsync"):
+            with monkeypatch.context() as patched:
+                patched.setattr(f"logstore.backup_files.os.{write}", full)
+                with pytest.raises(OSError, match="No space") as failed:
+                    store.backup(tmp_path / "b")
+            assert os.fspath(failed.value.filename).startswith(str(tmp_path / "b"))
+            assert sorted(os.listdir(tmp_path / "b")) == expected
+        store.backup(tmp_path / "b")
+
+
 def _failing(function: object) -> object:
     def fail(*arguments: object) -> NoReturn:
         raise KeyboardInterrupt
