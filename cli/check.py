@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
+from logstore.check_store import check_store
 from logstore.cli.output import FAILED, Lines, count_of, json_line, silence, standard_output
 from logstore.segments.check import Finding, Totals
-from logstore.segments.check import check as find_damage
-from logstore.segments.files import DiskFiles
 
 __all__ = ["check"]
 
@@ -21,12 +20,12 @@ def check(ctx: click.Context, path: str, as_json: bool) -> None:
 
     PATH is a file of a partition (a segment, an index, ...), a partition's directory, a directory
     of partitions or a whole store. Batches, checksums, records, offsets and timestamps are
-    checked, and both indexes against the log.
+    checked, and both indexes against the log; of a store what it knows of its topics, too.
 
     Exit code: 0 everything holds, 1 there is damage, 2 wrong use.
     """
     totals = Totals()
-    findings = find_damage(DiskFiles(), path, totals=totals)
+    findings = check_store(path, totals=totals)
     if findings is None:
         raise click.UsageError(f"{path}: neither a partition nor a file of one", ctx)
     try:

@@ -49,17 +49,21 @@ def describe(topic: Topic, defaults: Mapping[str, Any]) -> TopicDescription:
             config[key] = ConfigValue(value, "topic")
         else:
             config[key] = ConfigValue(value, "store" if key in defaults else "default")
-    partitions = []
-    for number in range(topic.partition_count):
-        log = topic.partition(number)
-        segments = log.segment_infos()
-        partitions.append(
-            PartitionDescription(
-                number,
-                log.log_start_offset,
-                log.log_end_offset,
-                len(segments),
-                sum(segment.size for segment in segments),
-            )
-        )
+    partitions = [_describe(topic, number) for number in range(topic.partition_count)]
     return TopicDescription(topic.name, topic.id, config, partitions)
+
+
+def _describe(topic: Topic, number: int) -> PartitionDescription:
+    try:
+        log = topic.partition(number)
+    except FileNotFoundError:
+        # Its topic is just being made, or a crash left its directory out: nobody has written to it.
+        return PartitionDescription(number, 0, 0, 0, 0)
+    segments = log.segment_infos()
+    return PartitionDescription(
+        number,
+        log.log_start_offset,
+        log.log_end_offset,
+        len(segments),
+        sum(segment.size for segment in segments),
+    )

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Iterator
 
 from logstore.clock import Clock
 from logstore.errors import (
-    FormatError,
     InvalidInputError,
     LockTimeoutError,
     StoreNotFoundError,
-    UnsupportedFormatError,
 )
 from logstore.metadata import META, TOPICS
-from logstore.segments.files import FileLock, Files, read_bounded, write_atomically
+from logstore.segments.files import FileLock, Files, write_atomically
+from logstore.store_file import FORMAT_VERSION, new_store_file, read_store_file
 
 __all__ = ["FORMAT_VERSION", "identify", "making"]
 
-FORMAT_VERSION = 1
-"""The version of the store's layout; a store of a newer one is refused."""
-
 _STORE_FILE = "store.json"
-_MAX_STORE_FILE_BYTES = 64 << 10
 _MAKING_SECONDS = 30
 
 
@@ -40,20 +34,7 @@ def identify(store: str, *, create: bool, files: Files, clock: Clock) -> uuid.UU
         if not create:
             raise StoreNotFoundError(f"{store}: there is no store here")
         _make(store, path, files, clock)
-    data = read_bounded(files, path, _MAX_STORE_FILE_BYTES)
-    try:
-        fields = json.loads(data)
-        version, store_id = fields["format_version"], uuid.UUID(fields["store_id"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError("this is no store's description", path=path, found=error) from error
-    if version != FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            "the store was made by another version of logstore",
-            path=path,
-            expected=f"format version {FORMAT_VERSION}",
-            found=version,
-        )
-    return store_id
+    return read_store_file(files, path)
 
 
 def _make(store: str, path: str, files: Files, clock: Clock) -> None:
@@ -70,8 +51,7 @@ def _make(store: str, path: str, files: Files, clock: Clock) -> None:
     files.make_directory(os.path.join(store, TOPICS))
     with making(store, files=files, clock=clock):
         if not files.exists(path):
-            fields = {"format_version": FORMAT_VERSION, "store_id": str(uuid.uuid4())}
-            write_atomically(files, path, json.dumps(fields, indent=1).encode() + b"\n")
+            write_atomically(files, path, new_store_file())
 
 
 @contextlib.contextmanager

@@ -69,7 +69,8 @@ _TOPICS, _QUEUES = TOPIC_PREFIX.encode(), QUEUE_PREFIX.encode()
 _OFFSET = b"offset"
 _MANY = 100_000
 """So many decoded definitions are kept at most."""
-_LOCK = "change.lock"
+CHANGE_LOCK = "change.lock"
+"""In ``meta``: made by the first who opens the store for writing."""
 _LOCK_SECONDS = 30.0
 
 Change = tuple[str, Mapping[str, Any] | None]
@@ -166,7 +167,7 @@ class Metadata:
         if not read_only:
             try:
                 self._lock = PartitionLock(
-                    self._files.lock(os.path.join(self._directory, _LOCK)),
+                    self._files.lock(os.path.join(self._directory, CHANGE_LOCK)),
                     name=f"{self._directory}: the definitions",
                     clock=self._clock,
                     timeout=_LOCK_SECONDS,

@@ -8,6 +8,7 @@ opens it for writing, and one that was left over is taken away (``logstore.delet
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -79,6 +80,9 @@ class PartitionFiles:
         except (UnknownTopicError, FileNotFoundError):
             self._clear_up(name, number, owner_id)
             self._check_defined(name, owner_id)
+            if self._read_only and not self.exists(name, number):
+                reason = "the partition has no directory: whoever opens the store to write makes it"
+                raise FileNotFoundError(errno.ENOENT, reason, self.path(name, number)) from None
             raise
         return log
 

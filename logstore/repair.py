@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+from logstore.check_store import is_store
 from logstore.clock import Clock, SystemClock
 from logstore.errors import FormatError, InvalidInputError, LockTimeoutError, LogstoreError
 from logstore.loader import recover
@@ -50,7 +51,6 @@ from logstore.segments.checkpoint import format_leader_epochs
 from logstore.segments.files import DiskFiles, Files, write_atomically
 from logstore.segments.layout import identify, partition_directories
 from logstore.segments.transaction_index import encode_entry
-from logstore.snapshots import STORE_FILE
 from logstore.state import POISONED, STATE_BYTES, LogState, StateFile
 from logstore.structure import (
     finish_swaps,
@@ -130,7 +130,7 @@ def repair(
         yield from partition.done
         if failure is not None:
             yield failure
-    if files.exists(os.path.join(path, STORE_FILE)):
+    if is_store(files, path):
         for step in repair_definitions(
             path, dry_run=dry_run, files=files, clock=clock or SystemClock()
         ):

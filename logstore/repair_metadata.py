@@ -1,7 +1,9 @@
-"""Repairing what a store knows of its topics: ``meta`` from ``__metadata``, that from ``meta``,
-and both from the partitions' directories.
+"""Repairing what a store knows of itself and of its topics: ``meta`` from ``__metadata``, that from
+``meta``, and both from the partitions' directories. What is wrong is found by ``check_store``.
 
 ``__metadata`` itself has been repaired like any other partition by then.
+
+- ``store.json`` is missing or says nothing: it is made anew, with another id.
 
 - ``meta`` is missing, or LMDB cannot read it, or a definition in it is broken: it is set aside, and
   made anew from ``__metadata``. What else was in it is lost, and that is told. Commit point:
@@ -11,29 +13,22 @@ and both from the partitions' directories.
   it and LMDB's leaves a log that says the same as ``meta`` twice.
 - Both are lost: each topic is defined anew by the directories of its partitions, with the
   configuration that all topics have. Commit point: that of a change of definitions.
+- A partition has no directory, as after a crash in the making of its topic: it is made, empty.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
-import uuid
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from logstore.check_store import StoreLook, look_at_store
 from logstore.clock import Clock
 from logstore.config import LogConfig
-from logstore.definitions import (
-    TOPIC_PREFIX,
-    TopicDefinition,
-    topic_fields,
-    topic_from,
-    topic_key,
-)
-from logstore.environments import DATA_FILE, LOCK_FILE, in_use, open_environment
-from logstore.errors import FormatError, InvalidInputError, LogstoreError
+from logstore.definitions import TopicDefinition, topic_fields, topic_key
+from logstore.environments import LOCK_FILE, in_use, open_environment
+from logstore.errors import LogstoreError
 from logstore.log import PartitionLog
 from logstore.metadata import (
     DEFINITIONS,
@@ -41,37 +36,18 @@ from logstore.metadata import (
     METADATA_TOPIC,
     TOPICS,
     Metadata,
-    applied_offset,
     catch_up,
     set_applied,
 )
-from logstore.queues.definitions import definition_from
 from logstore.repair_files import set_aside
-from logstore.segments import filenames
-from logstore.segments.checkpoint import parse_partition_metadata
-from logstore.segments.files import Files, read_bounded
+from logstore.segments.files import Files, write_atomically
 from logstore.segments.record import Record
-from logstore.structure import list_segments
+from logstore.snapshots import STORE_FILE
+from logstore.store import open_store
+from logstore.store_file import new_store_file
 from logstore.tables import Tables
-from logstore.topic import check_topic_name
 
 __all__ = ["Step", "repair_definitions"]
-
-_MAX_METADATA_BYTES = 4096
-
-_PROBE = """
-import os, sys, lmdb
-path = sys.argv[1]
-lock = os.path.exists(os.path.join(path, "lock.mdb")) and os.access(path, os.W_OK)
-with lmdb.open(path, readonly=True, create=False, max_dbs=64, lock=lock) as environment:
-    with environment.begin() as transaction:
-        names = [key for key, _ in transaction.cursor()]
-    for name in names:
-        with environment.begin() as transaction:
-            table = environment.open_db(name, transaction, create=False)
-            for _ in transaction.cursor(table):
-                pass
-"""
 
 
 class Step(NamedTuple):
@@ -100,124 +76,56 @@ class _Definitions:
         self._files = files
         self._clock = clock
         self._meta = os.path.join(store, META)
-        self._topics = os.path.join(store, TOPICS)
-        self._log = os.path.join(
-            self._topics, filenames.partition_directory(METADATA_TOPIC.name, 0)
-        )
+        self._log = StoreLook(store).log_path
 
     def repair(self, *, dry_run: bool) -> Iterator[Step]:
-        damage = self._damage()
-        end = self._end()
-        applied = None
-        if damage is None:
-            applied = self._applied()
-            if applied is None and end:
-                damage = "it was made anew, and knows nothing"
-        topics = self._topics_by_directories() if not end and applied is None else []
-        if damage is not None and (end or topics or self._is_there()):
-            yield from self._make_meta(damage, dry_run=dry_run)
-        elif applied is not None and applied > end:
-            reason = f"it ends at {end}, where meta knows {applied}; written anew from meta"
+        look = look_at_store(self._store, self._files, self._clock)
+        if look.description is not None:
+            yield from self._make_description(look.description, dry_run=dry_run)
+        if look.meta is not None:
+            yield from self._make_meta(look.meta, dry_run=dry_run)
+        elif look.log_lost is not None:
             if not dry_run:
                 self._make_log()
-            yield Step("build", self._log, reason)
-        if topics:
+            yield Step("build", self._log, f"{look.log_lost}; written anew from meta")
+        if look.lost:
             if not dry_run:
-                self._define(topics)
-            for topic in topics:
+                self._define(look.lost)
+            for topic in look.lost:
                 yield Step(
                     "build",
-                    os.path.join(self._topics, topic.name),
+                    os.path.join(self._store, TOPICS, topic.name),
                     f"all definitions are lost: defined by its directories as a topic of "
                     f"{topic.partition_count} partition(s), with the default configuration",
                 )
-
-    # Looking ----------------------------------------------------------------------------------
-
-    def _is_there(self) -> bool:
-        return self._files.exists(os.path.join(self._meta, DATA_FILE))
-
-    def _damage(self) -> str | None:
-        """What is wrong with ``meta``, if anything is.
-
-        Another process reads all of it first: LMDB maps the file, and to read what is damaged or
-        cut off can end the process.
-        """
-        if not self._is_there():
-            return "it is missing"
-        command = [sys.executable, "-I", "-c", _PROBE, os.path.abspath(self._meta)]
-        probe = subprocess.run(command, capture_output=True, check=False)
-        if probe.returncode:
-            last = probe.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            return f"LMDB cannot read it: {last or f'exit code {probe.returncode}'}"
-        metadata = Metadata(self._store, read_only=True)
-        try:
-            for key, fields in metadata.items().items():
-                if key.startswith(TOPIC_PREFIX):
-                    topic_from(key, fields, self._meta)
-                definition_from(key, fields, self._meta)
-        except FormatError as error:
-            return str(error)
-        finally:
-            metadata.close()
-        return None
-
-    def _applied(self) -> int | None:
-        metadata = Metadata(self._store, read_only=True)
-        try:
-            with metadata.transaction() as tables:
-                return applied_offset(tables)
-        finally:
-            metadata.close()
-
-    def _end(self) -> int:
-        """Where ``__metadata`` ends; 0 where there is none."""
-        if not self._files.is_directory(self._log) or not list_segments(self._files, self._log):
-            return 0
-        with PartitionLog(self._log, files=self._files, clock=self._clock, read_only=True) as log:
-            return log.log_end_offset
-
-    def _topics_by_directories(self) -> list[TopicDefinition]:
-        """The topics that the partitions' directories speak of."""
-        found: dict[str, list[int]] = {}
-        for name in self._files.names(self._topics):
-            parsed = filenames.parse_partition_directory(name)
-            directory = os.path.join(self._topics, name)
-            if (
-                parsed is None
-                or parsed[0] == METADATA_TOPIC.name
-                or filenames.is_deleted_directory(name)
-                or not self._files.is_directory(directory)
-            ):
-                continue
-            with contextlib.suppress(InvalidInputError):
-                check_topic_name(parsed[0])
-                found.setdefault(parsed[0], []).append(parsed[1])
-        topics: dict[uuid.UUID, TopicDefinition] = {}
-        for name, numbers in sorted(found.items()):
-            topic_id = self._topic_id(name, min(numbers))
-            if topic_id is None or topic_id in topics:
-                topic_id = uuid.uuid4()
-            topics[topic_id] = TopicDefinition(topic_id, name, max(numbers) + 1, {})
-        return list(topics.values())
-
-    def _topic_id(self, name: str, number: int) -> uuid.UUID | None:
-        directory = os.path.join(self._topics, filenames.partition_directory(name, number))
-        path = os.path.join(directory, filenames.PARTITION_METADATA)
-        try:
-            data = read_bounded(self._files, path, _MAX_METADATA_BYTES)
-            return parse_partition_metadata(data).topic_id
-        except (FormatError, OSError):
-            return None
+        if look.missing and not dry_run:
+            # Whoever opens a store makes the directories that a crash left out.
+            open_store(
+                self._store, maintenance_interval=None, files=self._files, clock=self._clock
+            ).close()
+        for path in look.missing:
+            reason = "the partition had no directory; made empty"
+            yield Step("build", path, reason)
 
     # Doing ------------------------------------------------------------------------------------
 
+    def _make_description(self, damage: str, *, dry_run: bool) -> Iterator[Step]:
+        """Commit point: the rename of ``store.json``; until then the directory is no store."""
+        path = os.path.join(self._store, STORE_FILE)
+        if self._files.exists(path):
+            saved = None if dry_run else set_aside(self._files, path)
+            yield Step("aside", path, damage, saved)
+        if not dry_run:
+            write_atomically(self._files, path, new_store_file())
+        reason = f"{damage}; made anew, with another id: backups go to another place from now on"
+        yield Step("build", path, reason)
+
     def _make_meta(self, damage: str, *, dry_run: bool) -> Iterator[Step]:
-        path = os.path.join(self._meta, DATA_FILE)
+        path = StoreLook(self._store).meta_path
         if self._files.is_directory(self._meta) and in_use(self._meta):
             yield Step("failed", path, f"{damage}; it is in use: end the programs that use it")
             return
-        if self._is_there():
+        if self._files.exists(path):
             saved = None if dry_run else set_aside(self._files, path)
             yield Step("aside", path, damage, saved)
         if not dry_run:

@@ -169,6 +169,7 @@ class Store:
             # Before anybody appends: checkpoints are cut back to the logs' ends.
             self._live.recover()
             self._topics.finish_deletions()
+            self._topics.finish_creations()
             self._broker.clear_up()
         except BaseException:
             with contextlib.ExitStack() as stack:
@@ -204,7 +205,7 @@ class Store:
         name, number of partitions or configuration.
 
         Commit point: the topic's definition in ``__metadata``. The directories of its partitions
-        are made after it; those that a crash left out are made when somebody opens them for
+        are made after it; those that a crash left out are made when somebody opens the store for
         writing.
         """
         self._check_usable()

@@ -31,6 +31,7 @@ from logstore.errors import (
 from logstore.log import PartitionLog
 from logstore.metadata import METADATA_TOPIC, TOPICS, Change, Metadata, View
 from logstore.partition_files import PartitionFiles
+from logstore.segments import filenames
 from logstore.segments.files import Files
 from logstore.structure import NO_ROOM
 from logstore.topic import MAX_PARTITIONS, Topic, check_topic_name
@@ -303,6 +304,16 @@ class TopicCatalogue:
         for forget in self.on_deletion:
             forget(topic.topic_id)
         self._metadata.deleted(key)
+
+    def finish_creations(self) -> None:
+        """Make the directories that a crash left out. What cannot be made now is made, or missed,
+        by whoever uses the partition."""
+        there = set(self._files.names(self._partitions.directory))
+        for topic in self.definitions().values():
+            for number in range(topic.partition_count):
+                if filenames.partition_directory(topic.name, number) not in there:
+                    with contextlib.suppress(LogstoreError, OSError):
+                        self._partitions.make(topic.name, number, topic.topic_id)
 
     # Topics -----------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ def test_a_closed_stream_is_told_in_one_line(closing: str, stream: str, full: Pa
 
 
 def test_ctrl_c_ends_an_append_with_one_line_that_counts(tmp_path: Path) -> None:
-    with running("append lines", store=tmp_path, stdin=subprocess.PIPE) as process:
+    with running("append lines --acks 1", store=tmp_path, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(b"one\ntwo\n")
         process.stdin.flush()
