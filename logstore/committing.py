@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 
 from logstore.assigned import AssignedPartitions
 from logstore.clock import Clock
 from logstore.consumer_config import ConsumerConfig
-from logstore.errors import IllegalGenerationError, InvalidInputError, UnknownTopicError
+from logstore.errors import (
+    FencedMemberError,
+    IllegalGenerationError,
+    InvalidInputError,
+    UnknownTopicError,
+)
 from logstore.groups.groups import Groups
 from logstore.groups.membership import Membership
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.subscription import Topics
 
 __all__ = ["UNKNOWN", "Commits"]
+
+_log = logging.getLogger("logstore")
 
 UNKNOWN = -1
 """The position in a partition that nothing says where to begin in; no log holds it, and it is not
@@ -83,7 +91,8 @@ class Commits:
 
     def auto(self, membership: Membership | None, *, failed: bool = False) -> None:
         """Commit the positions that have moved, where the consumer commits by itself; with
-        ``failed`` without what the application got last, which it may not have dealt with."""
+        ``failed`` without what the application got last, which it may not have dealt with. What is
+        no longer this member's to commit is only told to the log of the program."""
         self._wait()
         config = self._config
         if config.group is None or not config.enable_auto_commit or self._groups is None:
@@ -93,7 +102,12 @@ class Commits:
             offset = self._ours.done(partition) if failed else self._ours.position(partition)
             if offset != self._known.get(partition):
                 offsets[partition] = OffsetAndMetadata(offset)
-        self._commit_what_is_there(offsets, membership)
+        try:
+            self._commit_what_is_there(offsets, membership)
+        except (FencedMemberError, IllegalGenerationError) as error:
+            # As in Kafka nobody asked for this commit. The next poll tells what was lost, and
+            # whoever owns it now reads it once more.
+            _log.warning("positions were not committed: %s", error)
 
     def auto_if_due(self, membership: Membership | None) -> None:
         """The same, once in ``auto_commit_interval_ms``."""

@@ -24,8 +24,11 @@ from logstore import (
     TopicPartition,
     UnknownTopicError,
 )
+from logstore.groups.heartbeats import Heartbeats
 from logstore.subscription import Topics
 from logstore.waiting import PartitionsWatch, Reading
+
+from .support import Clock
 
 A0, A1, A2, A3 = (TopicPartition("a", number) for number in range(4))
 B0 = TopicPartition("b", 0)
@@ -221,6 +224,33 @@ def test_what_a_member_lost_cannot_be_committed(store: Store) -> None:
         slow.poll(timeout=0.01)
         assert ("lost", {A0, A1, A2, A3}) in events.events
     slow.close()
+
+
+def test_a_member_that_slept_too_long_loses_and_joins_again_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Heartbeats, "_tick", lambda _: None)  # the whole process sleeps
+    clock = Clock()
+    events = Events()
+    with logstore.open(tmp_path / "other", maintenance_interval=None, clock=clock) as store:
+        store.create_topic("a")
+        append(store, *"abc")
+        with store.consumer(
+            "a",
+            listener=events,
+            group="g",
+            auto_commit_interval_ms=0,
+            session_timeout_ms=1000,
+            heartbeat_interval_ms=300,
+        ) as consumer:
+            assert len(consumer.poll(timeout=10)) == 3
+            clock.ms += 1001
+            # The position that is to be committed now is nobody's any more.
+            records = consumer.poll(timeout=0) + consumer.poll(timeout=10)
+            assert [record.value for record in records] == [b"a", b"b", b"c"]
+            assert events.events == [("assigned", {A0}), ("lost", {A0}), ("assigned", {A0})]
+            assert "it is no member of the group any more" in caplog.text
+        assert store.groups.committed("g", [A0])[A0] == OffsetAndMetadata(3)
 
 
 def test_a_consumer_with_its_own_assignment_commits_only_while_the_group_has_no_members(
