@@ -185,7 +185,9 @@ class RpcClient:
             waiting = list(self._waiting.values())
         self._forget_me(self)
         try:
-            self._consumer.close()
+            # It is an auto-delete queue: whoever looks after such queues may be quicker.
+            with contextlib.suppress(UnknownQueueError):
+                self._consumer.close()
             with contextlib.suppress(UnknownQueueError):
                 self._queue.delete()
         finally:
