@@ -399,18 +399,21 @@ class Ledger:
         return [Span.unpack(unpack_offset(key), value) for key, value in spans]
 
     def forget_dead(self, span: Span) -> None:
-        """The first messages of a dead span are dead-lettered."""
-        key = offset_key(self._key, DEAD, span.first)
-        data = self._rows.get(key)
-        if data is None:
+        """The messages of a dead span are dead-lettered. Others may have joined it since it was
+        looked at, in front of it as well as behind."""
+        row = self._rows.before(offset_key(self._key, DEAD, span.first + 1), self._key + DEAD)
+        if row is None:
             return
-        stored = Span.unpack(span.first, data)
-        count = min(span.length, stored.length)
-        self._rows.delete(key)
-        if count < stored.length:
-            rest = stored._replace(first=stored.first + count, length=stored.length - count)
-            self._rows.put(offset_key(self._key, DEAD, rest.first), rest.pack())
-        self.head.dead -= count
+        stored = Span.unpack(unpack_offset(row[0]), row[1])
+        end = min(span.end, stored.end)
+        if end <= span.first:
+            return
+        self._rows.delete(row[0])
+        for first, last in ((stored.first, span.first), (end, stored.end)):
+            if first < last:
+                rest = stored._replace(first=first, length=last - first)
+                self._rows.put(offset_key(self._key, DEAD, first), rest.pack())
+        self.head.dead -= end - span.first
 
     # Looking ----------------------------------------------------------------------------------
 

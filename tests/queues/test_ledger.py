@@ -132,6 +132,22 @@ def test_a_poison_message_comes_back_as_often_as_the_limit_says(
     assert ledger.dead_spans(9) == [Span(0, 1, limit + 1, Reason.DELIVERY_LIMIT)]
 
 
+@pytest.mark.parametrize("since", [[4], [6], [4, 6], [3, 4, 6, 7]])
+def test_dead_letters_are_forgotten_whatever_has_joined_them_since(since: list[int]) -> None:
+    ledger = Ledger(MemoryRows({}), KEY, Head(), Policy(dead_letters=True))
+    (lease,) = take(ledger, 10)
+    ledger.bury(lease, 1 << 5, Reason.REJECTED)
+    (published,) = ledger.dead_spans(9)
+    for offset in since:
+        ledger.bury(lease, 1 << offset, Reason.REJECTED)
+    ledger.forget_dead(published)
+    left = [offset for span in ledger.dead_spans(9) for offset in range(span.first, span.end)]
+    assert left == since
+    assert ledger.head.dead == len(since)
+    ledger.forget_dead(published)  # by who has looked at the same time
+    assert ledger.head.dead == len(since)
+
+
 def test_the_runs_of_a_number_are_found() -> None:
     assert list(runs_of(0)) == []
     assert list(runs_of(0b1011100)) == [(2, 3), (6, 1)]
