@@ -8,6 +8,7 @@ queue goes with the last of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from logstore.errors import AccessRefusedError, UnknownQueueError
 from logstore.queues.consumer_rows import (
@@ -18,29 +19,27 @@ from logstore.queues.consumer_rows import (
     load_queue_row,
 )
 from logstore.queues.ledger_store import Changes, Ledgers
-from logstore.queues.queue import WorkQueue
+from logstore.queues.source import LedgeredLog, Source
 
-__all__ = ["end_session", "note_use", "register", "sessions", "unregister"]
+__all__ = ["end_overdue", "end_session", "note_use", "register", "sessions", "unregister"]
 
 
-def register(queue: WorkQueue, row: ConsumerRow) -> None:
+def register(queue: Source[Any, Any], row: ConsumerRow) -> None:
     """A consumer, or one who gets, begins. Raises AccessRefusedError where another one is
     exclusive, or this one wants to be and there are others; UnknownQueueError."""
-    levels = [queue.level(0), *queue.levels()]
+    queue.directories()  # makes what it needs
 
     def begin(changes: Changes) -> None:
-        for level in levels:
-            changes.of(level.ledger)  # raises when the queue was deleted
+        queue.check_there(changes)
         key = consumer_key(row.queue_id, row.session, row.number)
         if row.number != GETTER:
             others = [o for o in consumers_of(changes.consumers, row.queue_id) if o.number]
             exclusive = next((other for other in others if other.exclusive), None)
             if exclusive is not None or (row.exclusive and others):
-                name = queue.definition.name
                 raise AccessRefusedError(
-                    f"queue {name!r} has an exclusive consumer, {exclusive.tag!r}"
+                    f"{queue.name} has an exclusive consumer, {exclusive.tag!r}"
                     if exclusive is not None
-                    else f"queue {name!r} has consumers: none of them can be exclusive"
+                    else f"{queue.name} has consumers: none of them can be exclusive"
                 )
             known = load_queue_row(changes.rows, row.queue_id)
             known = known._replace(consumers=known.consumers + 1, had_consumer=True)
@@ -50,7 +49,7 @@ def register(queue: WorkQueue, row: ConsumerRow) -> None:
     queue.ledgers.change(begin)
 
 
-def unregister(queue: WorkQueue, row: ConsumerRow) -> bool:
+def unregister(queue: Source[Any, Any], row: ConsumerRow) -> bool:
     """A consumer ends; says whether it was the last one, so that an auto-delete queue goes."""
     now = queue.clock.now_ms()
     return queue.ledgers.change(lambda changes: _ended(changes, [row], now))
@@ -71,10 +70,10 @@ def _ended(changes: Changes, rows: Iterable[ConsumerRow], now_ms: int) -> bool:
     return last
 
 
-def end_session(queue: WorkQueue, session: bytes) -> tuple[int, bool]:
+def end_session(queue: Source[Any, Any], session: bytes) -> tuple[int, bool]:
     """Take back all that a session holds of a queue; returns how many messages it were, and whether
     the queue has no consumers any more after it had some. Doing it twice is allowed."""
-    levels = queue.levels()
+    levels = queue.leased()
     now = queue.clock.now_ms()
 
     def end(changes: Changes) -> tuple[int, bool]:
@@ -94,13 +93,26 @@ def end_session(queue: WorkQueue, session: bytes) -> tuple[int, bool]:
     return count, last
 
 
+def end_overdue(queue: Source[Any, Any], levels: Iterable[LedgeredLog]) -> int:
+    """Take back the leases whose time is up; returns how many messages it were."""
+    boottime = queue.clock.boottime_ms()
+
+    def end(changes: Changes) -> int:
+        return sum(changes.of(level.ledger).end_overdue(boottime) for level in levels)
+
+    count = queue.ledgers.change(end)
+    if count:
+        queue.tell_of_returned()
+    return count
+
+
 def sessions(ledgers: Ledgers) -> set[tuple[bytes, bytes]]:
     """All who may hold leases: pairs of a queue's id and a session."""
     rows = ledgers.read(lambda _, consumers: list(consumers_of(consumers, b"")))
     return {(row.queue_id, row.session) for row in rows}
 
 
-def note_use(queue: WorkQueue) -> None:
+def note_use(queue: Source[Any, Any]) -> None:
     """The queue was used: it does not expire before long."""
     now = queue.clock.now_ms()
 

@@ -24,7 +24,7 @@ from logstore.metadata import Metadata
 from logstore.queues.attendance import note_use
 from logstore.queues.catalogue import Catalogue, DestinationType
 from logstore.queues.channel import Channel
-from logstore.queues.consumption import Consumption
+from logstore.queues.consumption import QueueConsumption
 from logstore.queues.dead_letter import Reason
 from logstore.queues.definitions import (
     BindingDefinition,
@@ -91,7 +91,7 @@ class Broker:
         self._open = self._opened.open
         self._ledgers = Ledgers(live, metadata)
         self._opened.on_deletion.append(lambda queue_id: self._ledgers.forget(queue_id.bytes))
-        self._consumption = Consumption(
+        self._consumption = QueueConsumption(
             store,
             ledgers=self._ledgers,
             sessions=sessions,
@@ -282,7 +282,7 @@ class Broker:
         return self.work_queue(definition)
 
     @property
-    def consumption(self) -> Consumption:
+    def consumption(self) -> QueueConsumption:
         """Who consumes here."""
         self._check_writable()
         return self._consumption

@@ -15,6 +15,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
+from typing import Any, TypeVar
 
 from logstore.errors import (
     ClosedError,
@@ -33,14 +34,16 @@ from logstore.queues.deliveries import (
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, Reason
 from logstore.queues.ledger_store import Changes, Ledgers
-from logstore.queues.message import Message
-from logstore.queues.queue import Level, Taken, WorkQueue
+from logstore.queues.message import Delivered
 from logstore.queues.sorting import LeftOut, put_aside, sort_out
+from logstore.queues.source import LedgeredLog, Source, Taken
 
 __all__ = ["MAX_PENDING", "Channel"]
 
 MAX_PENDING = 512
 """So many acknowledgements are collected at most."""
+
+_M = TypeVar("_M", bound=Delivered)
 
 _first_tag = attrgetter("first_tag")
 
@@ -98,14 +101,14 @@ class Channel:
 
     def take(
         self,
-        queue: WorkQueue,
+        queue: Source[Any, _M],
         holder: Holder,
         most: int,
         *,
         fair: bool,
         no_ack: bool = False,
-        only: Level | None = None,
-    ) -> list[Message]:
+        only: LedgeredLog | None = None,
+    ) -> list[_M]:
         """Up to ``most`` messages of a queue, and what is left of collected acknowledgements to the
         ledgers in the same transaction. With ``no_ack`` they are acknowledged before they are
         returned. Raises LeaseExpiredError for acknowledgements that came too late."""
@@ -141,7 +144,7 @@ class Channel:
                 raise
             return messages
 
-    def _leave_out(self, queue: WorkQueue, left_out: Sequence[LeftOut]) -> None:
+    def _leave_out(self, queue: Source[Any, Any], left_out: Sequence[LeftOut]) -> None:
         """Put messages aside that were leased, and may not be delivered."""
         self._ledgers.change(lambda changes: put_aside(changes, queue, left_out))
         for one in left_out:

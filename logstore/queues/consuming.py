@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from operator import length_hint
 from types import TracebackType
 
 from logstore.errors import (
     ClosedError,
     InvalidInputError,
     LogstoreError,
-    UnknownQueueError,
     UnknownTopicError,
 )
 from logstore.queues.attendance import note_use, register
@@ -25,10 +23,9 @@ from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import GETTER, ConsumerRow
 from logstore.queues.deliveries import Delivery
 from logstore.queues.message import Message
+from logstore.queues.pulling import Puller
 from logstore.queues.queue import WorkQueue
 from logstore.queues.registration import Registration
-from logstore.segments.files import Watch
-from logstore.waiting import LONGEST_SLEEP, sleep_until
 
 __all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter", "check_timeout"]
 
@@ -54,16 +51,9 @@ class Consumer:
         the consumer any more, and it was not closed."""
         self._registration = registration
         self._channel = registration.channel
-        self._queue = registration.queue
         self._prefetch = registration.row.prefetch
-        self._no_ack = no_ack
         self._timeout = timeout
-        self._abandon = abandon
-        self._clock = self._queue.clock
-        self._watch: Watch | None = None
-        self._watched: tuple[str, ...] = ()
-        self._sleeping = threading.Lock()
-        """Held while it sleeps: nobody takes the watch away from a sleeper."""
+        self._puller = Puller(registration, no_ack=no_ack, abandon=abandon)
         self._closed = False
         self._error: BaseException | None = None
         """What the callback raised."""
@@ -93,82 +83,18 @@ class Consumer:
     def __iter__(self) -> Iterator[Message]:
         """The messages, one by one; waits for more for ever, or ``timeout`` seconds long. Ends when
         the consumer is cancelled or closed."""
-        while self._fill(self._timeout):
+        while self._puller.fill(self._timeout, self._prefetch):
             yield from self._registration.left
 
     def get(self, timeout: float | None = 0.0) -> Message | None:
         """The next message; None where there is none within ``timeout`` seconds (None: for ever),
         or the consumer was cancelled."""
+        message: Message
         while True:
             for message in self._registration.left:
                 return message
-            if not self._fill(timeout):
+            if not self._puller.fill(timeout, self._prefetch):
                 return None
-
-    def _fill(self, timeout: float | None) -> bool:
-        """Take more messages; False where there are none in time. Raises UnknownQueueError when
-        the queue was deleted."""
-        try:
-            return self._filled(timeout)
-        except UnknownTopicError:
-            raise deleted_error(self._queue) from None
-
-    def _filled(self, timeout: float | None) -> bool:
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        registration = self._registration
-        if length_hint(registration.left):
-            return self.is_active
-        while registration.is_active:
-            room = self._channel.room_for(registration, self._prefetch)
-            if room > 0 and self._queue.has_ready():
-                found = self._channel.take(
-                    self._queue, registration, room, fair=True, no_ack=self._no_ack
-                )
-                if found:
-                    registration.hand_out(found)
-                    return True
-                # Others were quicker; or all of it is delayed, or has expired: what is behind it?
-                self._queue.look()
-                continue
-            left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
-            if left <= 0:
-                return False
-            if room > 0:
-                self._sleep(min(left, LONGEST_SLEEP))
-            else:
-                self._wait_for_room(min(left, LONGEST_SLEEP))
-        return False
-
-    def _sleep(self, seconds: float) -> None:
-        """Until there may be something to take."""
-        with self._sleeping:
-            if self.is_active:
-                self._sleep_on_watch(seconds)
-
-    def _sleep_on_watch(self, seconds: float) -> None:
-        directories = self._queue.directories()
-        if directories != self._watched:
-            self._let_go_of_watch()
-            self._watched = directories
-            self._watch = self._queue.files.watch(*directories)
-        due = (self._queue.next_due - self._clock.now_ms()) / 1000
-        sleep_until(
-            lambda: not self.is_active or self._queue.has_ready(),
-            self._watch,
-            self._clock,
-            max(0.0, min(seconds, due)),
-        )
-
-    def _wait_for_room(self, seconds: float) -> None:
-        channel = self._channel
-        with channel.settled:
-            if channel.room_for(self._registration, self._prefetch) > 0 or not self.is_active:
-                return
-            channel.waiting += 1
-            try:
-                channel.settled.wait(seconds)
-            finally:
-                channel.waiting -= 1
 
     # Pushing ----------------------------------------------------------------------------------
 
@@ -227,20 +153,8 @@ class Consumer:
         try:
             self._registration.close()
         finally:
-            with self._sleeping:
-                self._let_go_of_watch()
+            self._puller.close()
             self.join()
-
-    def _let_go_of_watch(self) -> None:
-        watch, self._watch, self._watched = self._watch, None, ()
-        if watch is not None:
-            watch.close()
-
-    def __del__(self) -> None:
-        # This may run in any thread, at any moment: what is to be done is left to the housekeeper.
-        if not self._closed:
-            self._registration.abandoned = True
-            self._abandon()
 
     def __enter__(self) -> Consumer:
         return self
@@ -258,7 +172,7 @@ class Consumer:
                 raise
 
     def __repr__(self) -> str:
-        return f"Consumer({self.tag!r}, {self._queue.definition.name!r}, {self.unacked} unacked)"
+        return f"Consumer({self.tag!r}, {self._registration.queue.name}, {self.unacked} unacked)"
 
 
 def check_timeout(timeout: object) -> None:
@@ -267,11 +181,6 @@ def check_timeout(timeout: object) -> None:
         raise InvalidInputError(
             f"timeout={timeout!r:.80} is out of bounds: seconds from 0 on, or None"
         )
-
-
-def deleted_error(queue: WorkQueue) -> UnknownQueueError:
-    """The error of a queue whose logs are gone."""
-    return UnknownQueueError(f"queue {queue.definition.name!r} was deleted")
 
 
 class Getter:
@@ -299,7 +208,7 @@ class Getter:
                 most = count - len(messages)
                 messages += self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
         except UnknownTopicError:
-            raise deleted_error(self._queue) from None
+            raise self._queue.deleted_error() from None
         if self._queue.definition.arguments.expires_ms is not None:
             note_use(self._queue)
         return messages

@@ -7,6 +7,8 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from logstore import fork
 from logstore.clock import Clock
@@ -16,17 +18,21 @@ from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import ConsumerRow
 from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer, Getter, check_timeout
 from logstore.queues.deliveries import check_prefetch
-from logstore.queues.housekeeper import Housekeeper
+from logstore.queues.housekeeper import Housekeeper, Tending
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.message import Message
 from logstore.queues.queue import WorkQueue
+from logstore.queues.queue_upkeep import Upkeep
 from logstore.queues.registration import Registration
+from logstore.queues.source import Source
 from logstore.sessions import Sessions
 
-__all__ = ["Consumption"]
+__all__ = ["Consumption", "QueueConsumption"]
+
+_S = TypeVar("_S", bound=Source[Any, Any])
 
 
-class Consumption:
+class Consumption(Generic[_S]):
     """All that is consumed in a store handle. Usable from many threads."""
 
     def __init__(
@@ -36,12 +42,15 @@ class Consumption:
         ledgers: Ledgers,
         sessions: Sessions,
         clock: Clock,
-        in_use: Callable[[], Sequence[WorkQueue]],
-        find: Callable[[bytes], WorkQueue | None],
-        delete: Callable[[WorkQueue], object],
+        in_use: Callable[[], Sequence[_S]],
+        find: Callable[[bytes], _S | None],
+        is_over: Callable[[_S, bytes, bool], bool],
+        delete: Callable[[_S], object],
+        upkeep: Callable[[_S], Tending],
     ) -> None:
-        """``in_use``: the queues that are open here; ``find`` opens one by its id; ``delete``
-        deletes one, by nobody's wish."""
+        """``in_use``: the queues that are open here; ``find`` opens one by its id; ``is_over`` says
+        whether the end of a session, perhaps the last one, is the queue's own; ``delete`` deletes
+        one, by nobody's wish; ``upkeep`` is what is made for each to look after it."""
         self._ledgers = ledgers
         self._sessions = sessions
         self._in_use = in_use
@@ -52,7 +61,9 @@ class Consumption:
             clock=clock,
             queues=in_use,
             find=find,
+            is_over=is_over,
             delete=delete,
+            upkeep=upkeep,
             name=store,
         )
         self.hurry = self._housekeeper.hurry
@@ -63,9 +74,6 @@ class Consumption:
         self._channels: list[Channel] = []
         self._registrations: list[Registration] = []
         """Of consumers that were not closed."""
-        self._own: Channel | None = None
-        """For messages that are got without a channel."""
-        self._getters: dict[tuple[Channel, WorkQueue], Getter] = {}
         self._used = False
 
     def _session(self) -> bytes:
@@ -92,25 +100,19 @@ class Consumption:
         self._housekeeper.end(channel)
         with self._mutex:
             self._channels.remove(channel)
-            for key in [key for key in self._getters if key[0] is channel]:
-                del self._getters[key]
 
-    def consume(
+    def register(
         self,
-        queue: WorkQueue,
-        callback: Callable[[Message], object] | None = None,
+        source: Source[Any, Any],
         *,
         channel: Channel | None = None,
-        prefetch: int = DEFAULT_PREFETCH,
-        no_ack: bool = False,
+        prefetch: int = 0,
         exclusive: bool = False,
-        timeout: float | None = None,
         tag: str = "",
-    ) -> Consumer:
-        """A consumer of a queue, on a channel of its own unless one is given; see
-        ``Queue.consume``."""
-        check_prefetch(prefetch)
-        check_timeout(timeout)
+        on_last: Callable[[], object] = lambda: None,
+    ) -> Registration:
+        """A consumer's place, on a channel of its own unless one is given. ``on_last`` is called
+        where it was the last one. Raises what ``attendance.register`` raises."""
         session = self._session()
         self._housekeeper.bury()  # what the dead held is delivered first, in its place
         number = next(self._numbers)
@@ -119,10 +121,10 @@ class Consumption:
         try:
             registration = Registration(
                 used,
-                queue,
-                ConsumerRow(queue.id, session, number, tag, prefetch, exclusive),
+                source,
+                ConsumerRow(source.id, session, number, tag, prefetch, exclusive),
                 owns_channel=channel is None,
-                on_last=self._delete,
+                on_last=on_last,
                 forget=self._forget,
             )
         except BaseException:
@@ -132,39 +134,18 @@ class Consumption:
         with self._mutex:
             self._registrations.append(registration)
         self._housekeeper.begin(registration)
-        consumer = Consumer(
-            registration,
-            no_ack=no_ack,
-            timeout=timeout,
-            abandon=self._housekeeper.alert,
-        )
-        if callback is not None:
-            consumer.start(callback)
-        return consumer
+        return registration
+
+    def alert(self) -> None:
+        """There is something to do for a channel or a consumer."""
+        self._housekeeper.alert()
 
     def _forget(self, registration: Registration) -> None:
         self._housekeeper.end(registration)
         with self._mutex, contextlib.suppress(ValueError):
             self._registrations.remove(registration)
 
-    def get(
-        self, queue: WorkQueue, count: int, *, no_ack: bool, channel: Channel | None
-    ) -> list[Message]:
-        """Up to ``count`` messages that are ready; see ``Queue.get``."""
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InvalidInputError(f"count={count!r:.80} is out of bounds: an int from 1 on")
-        if channel is None:
-            if self._own is None:
-                self._own = self.channel()
-            channel = self._own
-        getter = self._getters.get((channel, queue))
-        if getter is None:
-            self._housekeeper.bury()
-            getter = Getter(channel, queue, session=self._session())
-            self._getters[channel, queue] = getter
-        return getter.get(count, no_ack=no_ack)
-
-    def sweep(self, queues: Iterable[WorkQueue]) -> None:
+    def sweep(self, queues: Iterable[_S]) -> None:
         """Take back what dead sessions hold, and look after queues for which nobody may be there to
         do it: those of the store in which time changes something, or something is left to do."""
         if not self._ledgers.exist():
@@ -206,3 +187,76 @@ class Consumption:
                 if queue.id in mine:
                     attendance.end_session(queue, session)
                 queue.checkpoint()
+
+
+class QueueConsumption(Consumption[WorkQueue]):
+    """All that is consumed of queues. Usable from many threads."""
+
+    def __init__(self, store: str, **given: Any) -> None:
+        """``given`` as for a :class:`Consumption`."""
+        super().__init__(store, upkeep=Upkeep, is_over=_is_over, **given)
+        self._own: Channel | None = None
+        """For messages that are got without a channel."""
+        self._getters: dict[tuple[Channel, WorkQueue], Getter] = {}
+
+    def consume(
+        self,
+        queue: WorkQueue,
+        callback: Callable[[Message], object] | None = None,
+        *,
+        channel: Channel | None = None,
+        prefetch: int = DEFAULT_PREFETCH,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        timeout: float | None = None,
+        tag: str = "",
+    ) -> Consumer:
+        """A consumer of a queue, on a channel of its own unless one is given; see
+        ``Queue.consume``."""
+        check_prefetch(prefetch)
+        check_timeout(timeout)
+        registration = self.register(
+            queue,
+            channel=channel,
+            prefetch=prefetch,
+            exclusive=exclusive,
+            tag=tag,
+            on_last=partial(self._last_has_gone, queue),
+        )
+        consumer = Consumer(registration, no_ack=no_ack, timeout=timeout, abandon=self.alert)
+        if callback is not None:
+            consumer.start(callback)
+        return consumer
+
+    def _last_has_gone(self, queue: WorkQueue) -> None:
+        if queue.definition.auto_delete:
+            self._delete(queue)
+
+    def get(
+        self, queue: WorkQueue, count: int, *, no_ack: bool, channel: Channel | None
+    ) -> list[Message]:
+        """Up to ``count`` messages that are ready; see ``Queue.get``."""
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InvalidInputError(f"count={count!r:.80} is out of bounds: an int from 1 on")
+        if channel is None:
+            if self._own is None:
+                self._own = self.channel()
+            channel = self._own
+        getter = self._getters.get((channel, queue))
+        if getter is None:
+            self._housekeeper.bury()
+            getter = Getter(channel, queue, session=self._session())
+            self._getters[channel, queue] = getter
+        return getter.get(count, no_ack=no_ack)
+
+    def _forget_channel(self, channel: Channel) -> None:
+        super()._forget_channel(channel)
+        with self._mutex:
+            for key in [key for key in self._getters if key[0] is channel]:
+                del self._getters[key]
+
+
+def _is_over(queue: WorkQueue, session: bytes, last: bool) -> bool:
+    """Whether the end of a session is a queue's own; ``last``: it had the last consumer."""
+    definition = queue.definition
+    return definition.exclusive == session.hex() or (last and definition.auto_delete)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from logstore.errors import InvalidInputError, LeaseExpiredError
 from logstore.queues.ledger_rows import Lease, bits_of
-from logstore.queues.queue import Level, WorkQueue
+from logstore.queues.source import LedgeredLog, Source
 
 if TYPE_CHECKING:
     from logstore.queues.channel import Channel
@@ -54,7 +54,12 @@ class Delivery:
     )
 
     def __init__(
-        self, channel: Channel, queue: WorkQueue, level: Level, lease: Lease, holder: Holder
+        self,
+        channel: Channel,
+        queue: Source[Any, Any],
+        level: LedgeredLog,
+        lease: Lease,
+        holder: Holder,
     ) -> None:
         self.channel = channel
         self.queue = queue

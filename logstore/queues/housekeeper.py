@@ -10,18 +10,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from logstore.clock import Clock
 from logstore.errors import UnknownQueueError, UnknownTopicError
 from logstore.queues import attendance
 from logstore.queues.channel import Channel
 from logstore.queues.ledger_store import Ledgers
-from logstore.queues.queue import WorkQueue
-from logstore.queues.queue_upkeep import Upkeep
 from logstore.queues.registration import Registration
+from logstore.queues.source import Source
 from logstore.sessions import Sessions
 
-__all__ = ["Housekeeper"]
+__all__ = ["Housekeeper", "Tending"]
 
 _log = logging.getLogger("logstore")
 
@@ -35,7 +35,24 @@ CHECKPOINT_SECONDS = 1.0
 """How often ledgers are put into a checkpoint, if that takes less than a twentieth of it."""
 
 
-class Housekeeper:
+_S = TypeVar("_S", bound=Source[Any, Any])
+"""What is looked after: queues, or share groups."""
+
+
+class Tending(Protocol):
+    """What is to be done for one of them from time to time."""
+
+    def tend(self) -> bool:
+        """Do what there is to do now; True where it is to be deleted. Raises UnknownQueueError or
+        UnknownTopicError when it was."""
+        ...
+
+    def drop_settled(self) -> int:
+        """Delete what is on disk for no one any more."""
+        ...
+
+
+class Housekeeper(Generic[_S]):
     """One thread for each store handle that consumes."""
 
     def __init__(
@@ -44,24 +61,30 @@ class Housekeeper:
         sessions: Sessions,
         *,
         clock: Clock,
-        queues: Callable[[], Sequence[WorkQueue]],
-        find: Callable[[bytes], WorkQueue | None],
-        delete: Callable[[WorkQueue], object],
+        queues: Callable[[], Sequence[_S]],
+        find: Callable[[bytes], _S | None],
+        is_over: Callable[[_S, bytes, bool], bool],
+        delete: Callable[[_S], object],
+        upkeep: Callable[[_S], Tending],
         name: str,
     ) -> None:
         """``queues``: those that are in use here. ``find`` opens a queue by its id; None: there is
-        none any more. ``delete`` deletes one that has expired, or has lost its last consumer."""
+        none any more. ``is_over`` says whether the end of a session, perhaps the last one, is its
+        own, and ``delete`` deletes one that has expired, or has lost its last consumer. ``upkeep``
+        is made for each."""
         self._ledgers = ledgers
         self._sessions = sessions
         self._clock = clock
         self._queues = queues
         self._find = find
+        self._is_over = is_over
         self._delete = delete
+        self._new_upkeep = upkeep
         self._name = name
         self._mutex = threading.Lock()
         self._channels: list[Channel] = []
         self._registrations: list[Registration] = []
-        self._upkeeps: dict[bytes, Upkeep] = {}
+        self._upkeeps: dict[bytes, tuple[_S, Tending]] = {}
         self._wake = threading.Event()
         self._alert = False
         """Whether acknowledgements may be waiting."""
@@ -181,7 +204,7 @@ class Housekeeper:
             one.drop_lost(boottime)
             self._tolerantly("a consumer that nobody holds", one.tidy)
         for queue in self._queues():
-            self._tolerantly(f"queue {queue.definition.name!r}", lambda: self.tend(queue))  # noqa: B023 - called at once
+            self._tolerantly(queue.name, lambda: self.tend(queue))  # noqa: B023 - called at once
 
     def bury(self) -> None:
         """Take back what dead sessions hold; for any thread."""
@@ -203,18 +226,13 @@ class Housekeeper:
                 continue
             count, last = attendance.end_session(queue, session)
             if count:
-                _log.info(
-                    "queue %r: %d messages of a dead session come back",
-                    queue.definition.name,
-                    count,
-                )
-            is_its_own = queue.definition.exclusive == session.hex()
-            if is_its_own or (last and queue.definition.auto_delete):
+                _log.info("%s: %d messages of a dead session come back", queue.name, count)
+            if self._is_over(queue, session, last):
                 self._delete(queue)
         if dead:
             self._takers_number = -1
 
-    def tend(self, queue: WorkQueue) -> None:
+    def tend(self, queue: _S) -> None:
         """Do what there is to do for a queue; for any thread."""
         upkeep = self._upkeep(queue)
         try:
@@ -223,18 +241,17 @@ class Housekeeper:
         except (UnknownQueueError, UnknownTopicError):
             self._upkeeps.pop(queue.id, None)  # it was deleted
 
-    def _upkeep(self, queue: WorkQueue) -> Upkeep:
-        upkeep = self._upkeeps.get(queue.id)
-        if upkeep is None or upkeep.queue is not queue:
-            upkeep = self._upkeeps[queue.id] = Upkeep(queue)
-        return upkeep
+    def _upkeep(self, queue: _S) -> Tending:
+        found = self._upkeeps.get(queue.id)
+        if found is None or found[0] is not queue:
+            found = self._upkeeps[queue.id] = queue, self._new_upkeep(queue)
+        return found[1]
 
     def checkpoint(self) -> None:
         """Put the ledgers of all queues in use on stable storage, and delete settled segments."""
         for queue in self._queues():
-            name = queue.definition.name
-            self._tolerantly(f"checkpoint of {name!r}", lambda: self._checkpoint(queue))  # noqa: B023 - called at once
+            self._tolerantly(f"checkpoint of {queue.name}", lambda: self._checkpoint(queue))  # noqa: B023 - called at once
 
-    def _checkpoint(self, queue: WorkQueue) -> None:
+    def _checkpoint(self, queue: _S) -> None:
         queue.checkpoint(tolerant=False)
         self._upkeep(queue).drop_settled()

@@ -15,7 +15,7 @@ from logstore.errors import InvalidInputError
 from logstore.queues.properties import Envelope, Properties, from_record
 from logstore.segments.record import Record
 
-__all__ = ["LOOKED_AT", "Handle", "Message"]
+__all__ = ["LOOKED_AT", "Delivered", "Handle", "Message"]
 
 _new_record = partial(tuple.__new__, Record)
 
@@ -41,12 +41,19 @@ class Handle(Protocol):
         ...
 
 
-class Message(tuple[Any, ...]):
+class Delivered(tuple[Any, ...]):
+    """A row of a log that was delivered: its handle, and a record's fields."""
+
+    __slots__ = ()
+
+    offset = property(itemgetter(1), doc="Its place in the log that it was delivered from.")
+
+
+class Message(Delivered):
     """A message that was delivered. Acknowledge it, or give it back: until then it is yours."""
 
     __slots__ = ()
 
-    offset = property(itemgetter(1), doc="Its place in the log of its queue and priority.")
     timestamp_ms = property(
         itemgetter(2), doc="When it was published: milliseconds since 1970-01-01 UTC."
     )

@@ -7,34 +7,33 @@ to be done from time to time is ``logstore.queues.queue_upkeep``'s.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from logstore.appending import Acks
 from logstore.clock import Clock
-from logstore.errors import LogstoreError, UnknownQueueError
+from logstore.errors import UnknownQueueError
 from logstore.log import PartitionLog
 from logstore.queues.consumer_rows import (
     ConsumerRow,
-    consumer_count,
     consumers_of,
     load_queue_row,
 )
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
-from logstore.queues.ledger_rows import NEVER, Head, Lease, Rows
+from logstore.queues.ledger_rows import Head, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
 from logstore.queues.limits import DeadLetter, publish_limited
 from logstore.queues.message import LOOKED_AT, Message
 from logstore.queues.properties import Envelope, Published, to_records
-from logstore.queues.reading import MessageReader, judge
+from logstore.queues.reading import MessageReader, Verdicts, judge
+from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
 
-__all__ = ["DeadLetter", "Level", "QueueCounts", "Taken", "WorkQueue"]
+__all__ = ["DeadLetter", "Level", "QueueCounts", "WorkQueue"]
 
 DEFAULT_CONSUMER_TIMEOUT_MS = 30 * 60 * 1000
 """RabbitMQ's."""
@@ -60,27 +59,17 @@ class QueueCounts(NamedTuple):
     """Messages that are about to be dead-lettered."""
 
 
-class Level:
+class Level(LedgeredLog):
     """A level of priority that has a log."""
 
+    reader: MessageReader
+
     def __init__(self, number: int, log: PartitionLog, ledger: LogLedger) -> None:
+        super().__init__(log, ledger, MessageReader(log))
         self.number = number
-        self.log = log
-        self.ledger = ledger
-        self.reader = MessageReader(log)
-        self.cursor = NEVER
-        """Where the ledger's cursor was seen last: whatever is beyond it is ready."""
 
 
-class Taken(NamedTuple):
-    """A lease, and where it is from."""
-
-    level: Level
-    lease: Lease
-    restart_end: int
-
-
-class WorkQueue:
+class WorkQueue(Source[Level, Message]):
     """One queue, for all who use it in a store handle. Usable from many threads."""
 
     def __init__(
@@ -98,38 +87,31 @@ class WorkQueue:
         """``open_log`` opens the log of a level, made if it is not there, and ``has_log`` says
         whether it is. ``dead_letter`` publishes dead letters where they go, and returns when they
         are on stable storage there; it drops what has nowhere to go."""
+        arguments = definition.arguments
+        super().__init__(
+            f"queue {definition.name!r}",
+            definition.queue_id.bytes,
+            ledgers=ledgers,
+            files=files,
+            clock=clock,
+            lease_ms=arguments.consumer_timeout_ms or DEFAULT_CONSUMER_TIMEOUT_MS,
+        )
         self.definition = definition
-        self.id = definition.queue_id.bytes
-        self.ledgers = ledgers
-        self.clock = clock
-        self.files = files
         self.dead_letter = dead_letter
-        self.on_work: Callable[[], object] = lambda: None
-        """Called when there is something for the housekeeper."""
         self._open_log = open_log
         self._has_log = has_log
         self._read_only = read_only
-        arguments = definition.arguments
         self._policy = Policy(arguments.delivery_limit, arguments.dead_letter_exchange is not None)
         self.counts_bytes = arguments.max_length_bytes is not None
         self.is_limited = self.counts_bytes or arguments.max_length is not None
         self.ttl_ms = arguments.message_ttl_ms
-        self.consumer_timeout_ms = arguments.consumer_timeout_ms or DEFAULT_CONSUMER_TIMEOUT_MS
         self._mutex = threading.RLock()
         """Held to open levels."""
         self._by_number: dict[int, Level] = {}
-        self._levels: tuple[Level, ...] = ()
-        """Those that are open, the highest first; replaced as a whole."""
         self._looked = -1
         """The number of the last transaction when it was looked which levels there are."""
-        self._seen = (-1, False, NEVER)
-        """The number of the last transaction when the ledgers were looked at; whether anything had
-        come back; when the first held message is due."""
         self._signal: File | None = None
         self._closed = False
-
-    def __repr__(self) -> str:
-        return f"WorkQueue({self.definition.name!r})"
 
     # Levels -----------------------------------------------------------------------------------
 
@@ -205,11 +187,6 @@ class WorkQueue:
                 self._signal = self.files.open(path, write=True, create=True)
             self._signal.write_at(b"!", 0)
 
-    def tell_of_returned(self) -> None:
-        """Wake others for messages that have come back; nobody, where the queue was deleted."""
-        with contextlib.suppress(LogstoreError, FileNotFoundError):
-            self.signal()
-
     def directories(self) -> tuple[str, ...]:
         """Where something happens when there is more to take."""
         if not self._read_only:
@@ -247,86 +224,21 @@ class WorkQueue:
 
     # Taking -----------------------------------------------------------------------------------
 
-    def has_ready(self) -> bool:
-        """Whether there is anything to take, for all one knows at next to no cost."""
+    def check_there(self, changes: Changes) -> None:
+        """Raise UnknownQueueError when the queue was deleted."""
         for level in self._levels:
-            if level.log.log_end_offset > level.cursor:
-                return True
-        number, returned, due = self._seen
-        if number != self.ledgers.number():
-            self.look()
-            _, returned, due = self._seen
-        if returned or due <= self.clock.now_ms():
-            return True
-        return any(level.log.log_end_offset > level.cursor for level in self._levels)
+            changes.of(level.ledger)
 
-    @property
-    def next_due(self) -> int:
-        """When the first held message is due, as far as it was seen."""
-        return self._seen[2]
-
-    def look(self) -> None:
-        """Look at the ledgers, and open levels that somebody else has made. Raises
-        UnknownQueueError when the queue was deleted."""
-        number = self.ledgers.number()
-        levels = self.levels()
-
-        def look(rows: Rows, _: Rows) -> list[Ledger]:
-            return [level.ledger.load(rows) for level in levels]
-
-        ledgers = self.ledgers.read(look)
-        for level, ledger in zip(levels, ledgers, strict=True):
-            level.cursor = ledger.head.cursor
-        returned = any(ledger.head.returned for ledger in ledgers)
-        due = min((ledger.head.next_due for ledger in ledgers), default=NEVER)
-        self._seen = number, returned, due
-
-    def take(
-        self,
-        changes: Changes,
-        most: int,
-        *,
-        session: bytes,
-        fair: bool = True,
-        only: Level | None = None,
-    ) -> list[Taken]:
-        """Lease up to ``most`` messages, those of the highest level first. ``fair``: no more than a
-        consumer's share of what is ready; ``only``: of this level alone."""
-        levels = self._levels if only is None else (only,)
+    def read(self, taken: Taken, handle: object) -> tuple[list[Message], Verdicts | None]:
+        """The messages of a lease, and those of them that have expired, or are not due."""
+        lease = taken.lease
+        found = cast(Level, taken.level).reader.read(lease.first, lease.length, handle)
         now = self.clock.now_ms()
-        deadline = self.clock.boottime_ms() + self.consumer_timeout_ms
-        consumers = consumer_count(changes.rows, self.id) if fair else 1
-        if consumers > 1:
-            ready = 0
-            for level in levels:
-                head = changes.of(level.ledger).head
-                level.cursor = head.cursor
-                ready += head.ready(level.log.log_end_offset)
-                ready += head.held if head.next_due <= now else 0
-            most = min(most, -(-ready // consumers))
-        taken = []
-        for level in levels:
-            if most <= 0:
-                break
-            ledger = changes.of(level.ledger)
-            leases = ledger.take(
-                min(most, level.reader.room()),
-                log_end=level.log.log_end_offset,
-                now_ms=now,
-                session=session,
-                deadline=deadline,
-            )
-            level.cursor = ledger.head.cursor
-            for lease in leases:
-                taken.append(Taken(level, lease, ledger.head.restart_end))
-                most -= lease.length
-        return taken
+        return found, judge(found, restart_end=taken.restart_end, ttl_ms=self.ttl_ms, now_ms=now)
 
-    def pass_over(self, changes: Changes, taken: Taken) -> None:
-        """Move on, where the log has nothing in a lease, to what it does have."""
-        level, lease, _ = taken
-        following = level.reader.next_offset(lease.first + lease.length)
-        changes.of(level.ledger).skip(min(following, level.log.log_end_offset))
+    def deleted_error(self) -> UnknownQueueError:
+        """The error of a queue that was deleted."""
+        return UnknownQueueError(f"queue {self.definition.name!r} was deleted")
 
     # Looking ----------------------------------------------------------------------------------
 
@@ -435,10 +347,6 @@ class WorkQueue:
         return faults
 
     # Life -------------------------------------------------------------------------------------
-
-    def checkpoint(self, *, tolerant: bool = True) -> None:
-        """Put what the ledgers have come to on stable storage."""
-        self.ledgers.checkpoint([level.ledger for level in self._levels], tolerant=tolerant)
 
     def close(self) -> None:
         """Let go of the logs, which their opener closes."""

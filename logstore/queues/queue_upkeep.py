@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 
 from logstore.errors import FormatError, LogstoreError, UnknownQueueError
+from logstore.queues.attendance import end_overdue
 from logstore.queues.consumer_rows import load_queue_row
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, SESSION_BYTES, Reason, Rows, Span
@@ -68,7 +69,7 @@ class Upkeep:
         heads = [ledger.head for ledger in queue.ledgers.read(look)]
         self._overdue_from = min((head.earliest_deadline for head in heads), default=NEVER)
         if self._overdue_from <= boottime:
-            self._end_overdue(levels, boottime)
+            self._end_overdue(levels)
         if queue.is_limited:
             self._drop_beyond()
         for level in levels:
@@ -76,20 +77,16 @@ class Upkeep:
         self._move_dead(levels)
         return self._has_expired(now)
 
-    def _end_overdue(self, levels: tuple[Level, ...], boottime: int) -> None:
-        def end(changes: Changes) -> int:
-            return sum(changes.of(level.ledger).end_overdue(boottime) for level in levels)
-
-        count = self.queue.ledgers.change(end)
+    def _end_overdue(self, levels: tuple[Level, ...]) -> None:
+        count = end_overdue(self.queue, levels)
         self._overdue_from = 0  # it is known again at the next look
         if count:
             _log.warning(
-                "queue %r: %d messages were not settled in consumer_timeout=%d ms, and come back",
-                self.queue.definition.name,
+                "%s: %d messages were not settled in consumer_timeout=%d ms, and come back",
+                self.queue.name,
                 count,
-                self.queue.consumer_timeout_ms,
+                self.queue.lease_ms,
             )
-            self.queue.tell_of_returned()
 
     def _drop_beyond(self) -> None:
         queue = self.queue

@@ -6,15 +6,15 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from logstore.errors import OffsetOutOfRangeError
 from logstore.log import PartitionLog
-from logstore.queues.message import Message
+from logstore.queues.message import Delivered, Message
 from logstore.queues.properties import PREFIX, Properties
 from logstore.segments.record import Record
 
-__all__ = ["MessageReader", "Verdicts", "due_time", "expiry", "judge"]
+__all__ = ["MessageReader", "Reader", "Verdicts", "due_time", "expiry", "judge"]
 
 _new_tuple: Any = tuple.__new__
 _offset_of_row = itemgetter(0)
@@ -33,11 +33,16 @@ _SPECIAL = frozenset(
 _TRANSIENT = 1
 
 
-class MessageReader:
+M_co = TypeVar("M_co", bound=Delivered, covariant=True)
+
+
+class Reader(Generic[M_co]):
     """Reads a log by runs of offsets. Usable from many threads."""
 
-    def __init__(self, log: PartitionLog) -> None:
+    def __init__(self, log: PartitionLog, row_type: type[M_co]) -> None:
+        """``row_type`` is made of a handle and the fields of a record."""
         self._log = log
+        self._row_type = row_type
         self._kept: tuple[int, int, list[Record]] = (0, 0, [])
         """The batch that was decoded last, of which somebody may want more: first offset, the one
         behind the last, records. Replaced as a whole."""
@@ -55,19 +60,19 @@ class MessageReader:
         """A message was appended, alone."""
         self._fresh = offset, record
 
-    def read(self, first: int, length: int, handle: object) -> list[Message]:
+    def read(self, first: int, length: int, handle: object) -> list[M_co]:
         """The messages of ``length`` offsets from ``first`` on, those that the log has not got left
         out. Raises FormatError where the log is damaged."""
         offset, record = self._fresh
         if offset == first and length == 1 and record is not None:
-            return [_new_tuple(Message, (handle, offset, *record[1:]))]
+            return [_new_tuple(self._row_type, (handle, offset, *record[1:]))]
         end = first + length
         offset = first
-        messages: list[Message] = []
+        messages: list[M_co] = []
         while offset < end:
             kept_first, kept_end, rows = self._kept
             if kept_first <= offset < kept_end:
-                messages += _chosen(rows, offset, end, handle)
+                messages += self._chosen(rows, offset, end, handle)
                 offset = kept_end
                 continue
             size = int((end - offset) * self._record_bytes) + _SLACK_BYTES
@@ -90,11 +95,11 @@ class MessageReader:
                     offset = end
                     break
                 if header.base_offset >= offset and header.next_offset <= end:
-                    messages += batch.records(row_type=Message, ahead=(handle,))
+                    messages += batch.records(row_type=self._row_type, ahead=(handle,))
                 else:
                     rows = batch.records()
                     self._kept = header.base_offset, header.next_offset, rows
-                    messages += _chosen(rows, offset, end, handle)
+                    messages += self._chosen(rows, offset, end, handle)
                 offset = header.next_offset
             else:
                 offset = max(offset, fetch.next_offset)
@@ -102,9 +107,11 @@ class MessageReader:
                 self._record_bytes += (len(fetch.data) / count - self._record_bytes) / 4
         return messages
 
-    def size(self, first: int, length: int) -> int:
-        """The bytes of the bodies of such messages."""
-        return sum(len(message.body) for message in self.read(first, length, None))
+    def _chosen(self, rows: list[Record], first: int, end: int, handle: object) -> Iterable[M_co]:
+        start = bisect_left(rows, first, key=_offset_of_row)
+        stop = bisect_left(rows, end, key=_offset_of_row)
+        chosen = [(handle, *row) for row in rows[start:stop]]
+        return map(_new_tuple, repeat(self._row_type), chosen)
 
     def next_offset(self, offset: int) -> int:
         """The first offset from ``offset`` on that the log has; its end where there is none."""
@@ -119,11 +126,15 @@ class MessageReader:
         return fetch.log_end_offset
 
 
-def _chosen(rows: list[Record], first: int, end: int, handle: object) -> Iterable[Message]:
-    start = bisect_left(rows, first, key=_offset_of_row)
-    stop = bisect_left(rows, end, key=_offset_of_row)
-    chosen = [(handle, *row) for row in rows[start:stop]]
-    return map(_new_tuple, repeat(Message), chosen)
+class MessageReader(Reader[Message]):
+    """Reads a queue's log."""
+
+    def __init__(self, log: PartitionLog) -> None:
+        super().__init__(log, Message)
+
+    def size(self, first: int, length: int) -> int:
+        """The bytes of the bodies of such messages."""
+        return sum(len(message.body) for message in self.read(first, length, None))
 
 
 # Judging ------------------------------------------------------------------------------------

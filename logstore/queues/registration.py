@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from operator import length_hint
+from typing import Any
 
 from logstore.queues.attendance import register, unregister
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import ConsumerRow
 from logstore.queues.deliveries import Delivery
-from logstore.queues.message import Message
-from logstore.queues.queue import WorkQueue
+from logstore.queues.source import Source
 
 __all__ = ["Registration"]
 
@@ -27,15 +27,15 @@ class Registration:
     def __init__(
         self,
         channel: Channel,
-        queue: WorkQueue,
+        queue: Source[Any, Any],
         row: ConsumerRow,
         *,
         owns_channel: bool,
-        on_last: Callable[[WorkQueue], object],
+        on_last: Callable[[], object],
         forget: Callable[[Registration], object],
     ) -> None:
         """``owns_channel``: the channel is closed with it. ``on_last`` is called where it was the
-        last consumer of an auto-delete queue, ``forget`` when it has ended."""
+        last consumer, ``forget`` when it has ended."""
         self.channel = channel
         self.queue = queue
         self.row = row
@@ -48,9 +48,9 @@ class Registration:
         self._owns_channel = owns_channel
         self._on_last = on_last
         self._forget = forget
-        self._fetched: list[Message] = []
+        self._fetched: list[Any] = []
         """What was taken last; ``left`` says how much of it was handed out."""
-        self.left: Iterator[Message] = iter(())
+        self.left: Iterator[Any] = iter(())
         self._mutex = threading.Lock()
         self._ended = False
         """Whether it gets no more messages."""
@@ -63,7 +63,7 @@ class Registration:
 
     # What was fetched -------------------------------------------------------------------------
 
-    def hand_out(self, messages: list[Message]) -> None:
+    def hand_out(self, messages: list[Any]) -> None:
         """Messages were fetched, to be handed out by ``left``."""
         self._fetched, self.left = messages, iter(messages)
 
@@ -103,8 +103,8 @@ class Registration:
             self.queue.tell_of_returned()  # wakes the consumer, too
             if not self._owns_channel:
                 self._forget(self)
-            if last and self.queue.definition.auto_delete:
-                self._on_last(self.queue)
+            if last:
+                self._on_last()
 
     def close(self) -> None:
         """Cancel it, and close the channel if that is its own."""

@@ -8,17 +8,19 @@ two brings the message back with all others of the lease.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from logstore.queues.deliveries import Delivery
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import Lease, Reason
 from logstore.queues.ledger_store import Changes
-from logstore.queues.message import Message
-from logstore.queues.queue import Taken, WorkQueue
-from logstore.queues.reading import Verdicts, judge
+from logstore.queues.message import Delivered
+from logstore.queues.reading import Verdicts
+from logstore.queues.source import Source, Taken
 
 __all__ = ["LeftOut", "put_aside", "settle", "sort_out"]
+
+_M = TypeVar("_M", bound=Delivered)
 
 
 class LeftOut(NamedTuple):
@@ -34,16 +36,14 @@ class LeftOut(NamedTuple):
 
 
 def sort_out(
-    queue: WorkQueue, taken: Sequence[Taken], deliveries: Sequence[Delivery]
-) -> tuple[list[Message], list[LeftOut]]:
+    queue: Source[Any, _M], taken: Sequence[Taken], deliveries: Sequence[Delivery]
+) -> tuple[list[_M], list[LeftOut]]:
     """Read what was leased: the messages that may be delivered, and what may not."""
-    messages: list[Message] = []
+    messages: list[_M] = []
     left_out: list[LeftOut] = []
-    now = queue.clock.now_ms()
     for one, delivery in zip(taken, deliveries, strict=True):
         lease = one.lease
-        found = one.level.reader.read(lease.first, lease.length, delivery)
-        verdicts = judge(found, restart_end=one.restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
+        found, verdicts = queue.read(one, delivery)
         if verdicts is not None or len(found) < lease.length:
             verdicts = verdicts or Verdicts((), {}, ())
             missing = lease.open_bits & ~delivery.bits_at(m.offset for m in found)
@@ -56,7 +56,7 @@ def sort_out(
     return messages, left_out
 
 
-def put_aside(changes: Changes, queue: WorkQueue, left_out: Iterable[LeftOut]) -> None:
+def put_aside(changes: Changes, queue: Source[Any, Any], left_out: Iterable[LeftOut]) -> None:
     """Tell the ledgers."""
     for one in left_out:
         ledger = changes.of(one.delivery.level.ledger)

@@ -1,0 +1,119 @@
+"""Pulling: taking for one consumer, and sleeping while there is nothing to take."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from operator import length_hint
+
+from logstore.errors import UnknownTopicError
+from logstore.queues.registration import Registration
+from logstore.segments.files import Watch
+from logstore.waiting import LONGEST_SLEEP, sleep_until
+
+__all__ = ["Puller"]
+
+
+class Puller:
+    """Fills what a registration hands out. For one thread at a time; ``close`` may come from
+    another one, when the registration has ended."""
+
+    def __init__(
+        self, registration: Registration, *, no_ack: bool = False, abandon: Callable[[], object]
+    ) -> None:
+        """``no_ack``: messages are settled as they are taken. ``abandon`` is called when nobody
+        holds the puller any more, and it was not closed."""
+        self._registration = registration
+        self._channel = registration.channel
+        self._queue = registration.queue
+        self._no_ack = no_ack
+        self._abandon = abandon
+        self._clock = self._queue.clock
+        self._watch: Watch | None = None
+        self._watched: tuple[str, ...] = ()
+        self._sleeping = threading.Lock()
+        """Held while it sleeps: nobody takes the watch away from a sleeper."""
+        self._closed = False
+
+    def fill(self, timeout: float | None, prefetch: int) -> bool:
+        """Take messages, so that no more than ``prefetch`` are not settled (0: any number), unless
+        there are some to hand out; False where there are none in time. Raises the source's
+        ``deleted_error`` when it was deleted."""
+        try:
+            return self._filled(timeout, prefetch)
+        except UnknownTopicError:
+            raise self._queue.deleted_error() from None
+
+    def _filled(self, timeout: float | None, prefetch: int) -> bool:
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        registration = self._registration
+        if length_hint(registration.left):
+            return registration.is_active
+        while registration.is_active:
+            room = self._channel.room_for(registration, prefetch)
+            if room > 0 and self._queue.has_ready():
+                found = self._channel.take(
+                    self._queue, registration, room, fair=True, no_ack=self._no_ack
+                )
+                if found:
+                    registration.hand_out(found)
+                    return True
+                # Others were quicker; or all of it is delayed, or has expired: what is behind it?
+                self._queue.look()
+                continue
+            left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            if room > 0:
+                self._sleep(min(left, LONGEST_SLEEP))
+            else:
+                self._wait_for_room(prefetch, min(left, LONGEST_SLEEP))
+        return False
+
+    def _sleep(self, seconds: float) -> None:
+        """Until there may be something to take."""
+        with self._sleeping:
+            if self._registration.is_active:
+                self._sleep_on_watch(seconds)
+
+    def _sleep_on_watch(self, seconds: float) -> None:
+        directories = self._queue.directories()
+        if directories != self._watched:
+            self._let_go_of_watch()
+            self._watched = directories
+            self._watch = self._queue.files.watch(*directories)
+        due = (self._queue.next_due - self._clock.now_ms()) / 1000
+        sleep_until(
+            lambda: not self._registration.is_active or self._queue.has_ready(),
+            self._watch,
+            self._clock,
+            max(0.0, min(seconds, due)),
+        )
+
+    def _wait_for_room(self, prefetch: int, seconds: float) -> None:
+        channel, registration = self._channel, self._registration
+        with channel.settled:
+            if channel.room_for(registration, prefetch) > 0 or not registration.is_active:
+                return
+            channel.waiting += 1
+            try:
+                channel.settled.wait(seconds)
+            finally:
+                channel.waiting -= 1
+
+    def close(self) -> None:
+        """Let go of what it watches."""
+        self._closed = True
+        with self._sleeping:
+            self._let_go_of_watch()
+
+    def _let_go_of_watch(self) -> None:
+        watch, self._watch, self._watched = self._watch, None, ()
+        if watch is not None:
+            watch.close()
+
+    def __del__(self) -> None:
+        # This may run in any thread, at any moment: what is to be done is left to the housekeeper.
+        if not self._closed:
+            self._registration.abandoned = True
+            self._abandon()
