@@ -29,6 +29,7 @@ _MODULES = {
     "delete-records": "shorten",
     "dump": "dump",
     "exchange": "exchange",
+    "find": "find",
     "group": "group",
     "queue": "queue_messages",
     "read": "read",

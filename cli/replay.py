@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NoReturn
 
 import click
-import lmdb
 
-from logstore.cli.output import WRONG_USE, complain
 from logstore.cli.replay_bisect import run_bisect, run_bisect_command, run_fold
 from logstore.cli.replay_debug import run_debugger
 from logstore.cli.replay_diff import run_diff
 from logstore.cli.replay_options import Options, replay_options
 from logstore.cli.replay_run import run_replay
-from logstore.errors import LogstoreError
+from logstore.cli.trouble import or_trouble
 
 __all__ = ["replay"]
 
@@ -49,11 +46,11 @@ def replay(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> N
     chosen = Options(**options)
     _check(ctx, sources, chosen)
     if chosen.diff:
-        _or_trouble(ctx, run_diff, sources, chosen)
+        or_trouble(ctx, run_diff, sources, chosen)
     elif chosen.bisect is not None:
-        _or_trouble(ctx, run_bisect, sources[0], chosen)
+        or_trouble(ctx, run_bisect, sources[0], chosen)
     elif chosen.bisect_cmd is not None:
-        _or_trouble(ctx, run_bisect_command, sources[0], chosen)
+        or_trouble(ctx, run_bisect_command, sources[0], chosen)
     elif chosen.debug:
         run_debugger(ctx, sources[0], chosen)
     elif chosen.folds:
@@ -119,18 +116,3 @@ def _spelled(name: str) -> str:
         "as_json": "json",
     }
     return "--" + known.get(name, name.replace("_", "-"))
-
-
-def _or_trouble(ctx: click.Context, run: Any, *arguments: Any) -> None:
-    """Where exit code 1 is an answer, whatever goes wrong is 2."""
-    try:
-        run(ctx, *arguments)
-    except BrokenPipeError:
-        raise
-    except (LogstoreError, lmdb.Error) as error:
-        complain(str(error))
-        ctx.exit(WRONG_USE)
-    except OSError as error:
-        text = error.strerror or str(error)
-        complain(f"{os.fsdecode(error.filename)}: {text}" if error.filename else text)
-        ctx.exit(WRONG_USE)

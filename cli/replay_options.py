@@ -30,7 +30,7 @@ from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles
 from logstore.times import parse_duration, parse_time
 
-__all__ = ["Options", "named_store", "replay_options"]
+__all__ = ["Options", "formatted", "named_store", "replay_options"]
 
 _Command = Callable[..., Any]
 
@@ -140,7 +140,7 @@ class Options:
         """What becomes of a record on its way to lines; raises InvalidInputError."""
         if self.as_json:
             return record_line
-        return default if self.pattern is None else _formatted(self.pattern)
+        return default if self.pattern is None else formatted(self.pattern)
 
     def fold(self) -> Callable[..., Any] | None:
         """The fold, if one is named; raises what loading it raises."""
@@ -173,7 +173,8 @@ def _header_filter(text: str) -> HeaderFilter:
     return HeaderFilter(*parse_header(os.fsencode(text)))
 
 
-def _formatted(pattern: str) -> Callable[[ConsumerRecord], bytes]:
+def formatted(pattern: str) -> Callable[[ConsumerRecord], bytes]:
+    """What a pattern of ``--format`` makes of a record; raises InvalidInputError."""
     by_topic: dict[str, Callable[[int, Any], bytes]] = {}
 
     def formatter(topic: str) -> Callable[[int, Any], bytes]:
