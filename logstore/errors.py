@@ -178,7 +178,8 @@ class AccessRefusedError(LogstoreError):
 
 
 class ResourceLockedError(LogstoreError):
-    """The queue is exclusive, and belongs to another session."""
+    """The queue is exclusive, and belongs to another session; or it was to be declared exclusive,
+    and is there and is not, or the other way round."""
 
 
 class LeaseExpiredError(LogstoreError):

@@ -217,7 +217,8 @@ class Broker:
 
                 def check(queue: QueueDefinition) -> None:
                     found = seal().counts()
-                    kept = found.ready + found.unacked + found.delayed + found.dead
+                    # As in RabbitMQ, what was delivered is not in the queue.
+                    kept = found.ready + found.delayed + found.dead
                     if if_unused and found.consumers:
                         raise PreconditionFailedError(
                             f"queue {name!r} is in use (consumers: {found.consumers})"

@@ -213,7 +213,8 @@ class Catalogue:
         """Declare a queue; one without a name gets one.
 
         Raises PreconditionFailedError where it is there with other arguments, ResourceLockedError
-        where another session has it to itself, AccessRefusedError for a reserved name.
+        where another session has it to itself, or it is exclusive and was not or the other way
+        round (as in RabbitMQ), AccessRefusedError for a reserved name.
         """
         _check_flags(durable=durable, exclusive=exclusive, auto_delete=auto_delete)
         given = name != ""
@@ -243,6 +244,11 @@ class Catalogue:
                 new = queue_key(name), queue_fields(wanted)
                 return [*declared.without_queue(name), new]
             self._check_owner(there)
+            if (there.exclusive is None) is not (wanted.exclusive is None):
+                raise ResourceLockedError(
+                    f"queue {name!r} is there with another exclusive: declared now with "
+                    f"{exclusive}, and before with {not exclusive}"
+                )
             _check_same("queue", name, _comparable(there), _comparable(wanted))
             found = there
             return []
@@ -318,13 +324,16 @@ class Catalogue:
         arguments: Mapping[str, Any] | None = None,
     ) -> bool:
         """The opposite, for a binding with just that key and those arguments; says whether it was
-        there. An auto-delete exchange goes with the last binding. Raises what ``bind`` raises."""
+        there: it is not, as in RabbitMQ, where the exchange or the queue is not. An auto-delete
+        exchange goes with the last binding. Raises ResourceLockedError, and AccessRefusedError for
+        the default exchange."""
         binding = _binding(source, destination_type, destination, routing_key, arguments)
 
         def unbind(view: View) -> Sequence[Change]:
             declared = self._declared(view)
-            self._source_of(declared, binding)
-            self._destination_of(declared, binding)
+            queue = declared.queue(destination) if destination_type == "queue" else None
+            if queue is not None:
+                self._check_owner(queue)
             return declared.without_binding(binding_key(binding))
 
         return bool(self._metadata.update(unbind))
@@ -404,7 +413,6 @@ def _comparable(queue: QueueDefinition) -> dict[str, Any]:
     """What a queue was declared with."""
     return {
         "durable": queue.durable,
-        "exclusive": queue.exclusive is not None,
         "auto_delete": queue.auto_delete,
         **queue.arguments._asdict(),
     }

@@ -64,7 +64,7 @@ class Channel:
         nothing does. ``alert`` is called when acknowledgements begin to wait, and ``forget`` when
         the channel was closed."""
         check_prefetch(prefetch)
-        self.prefetch = prefetch
+        self._prefetch = prefetch
         self._ledgers = ledgers
         self._session = session
         self._alert = alert
@@ -92,11 +92,24 @@ class Channel:
 
     # Taking -----------------------------------------------------------------------------------
 
+    @property
+    def prefetch(self) -> int:
+        """How many messages of all its consumers together may be not settled; 0: any number. It may
+        be set while they consume (AMQP's ``basic.qos``)."""
+        return self._prefetch
+
+    @prefetch.setter
+    def prefetch(self, prefetch: int) -> None:
+        check_prefetch(prefetch)
+        with self._mutex:
+            self._prefetch = prefetch
+            self.settled.notify_all()
+
     def room_for(self, holder: Holder, prefetch: int) -> int:
         """How many more messages a consumer may be given."""
         room = MAX_PREFETCH if not prefetch else prefetch - holder.unacked
-        if self.prefetch:
-            room = min(room, self.prefetch - self.unacked)
+        if self._prefetch:
+            room = min(room, self._prefetch - self.unacked)
         return room
 
     def take(
@@ -426,8 +439,9 @@ class Channel:
         return self._refusal is not None
 
     def close(self) -> None:
-        """Bring acknowledgements to the ledgers, and give back what is not settled; closing twice
-        is allowed. Raises LeaseExpiredError for acknowledgements that came too late."""
+        """Bring acknowledgements to the ledgers, give back what is not settled, and end the
+        channel's consumers; closing twice is allowed. Raises LeaseExpiredError for acknowledgements
+        that came too late."""
         with self._mutex:
             if self._refusal is not None:
                 return
@@ -436,8 +450,8 @@ class Channel:
                 self._return_all()
             finally:
                 self._refusal = ClosedError
-                self._forget(self)
                 self.settled.notify_all()
+                self._forget(self)
             self._tell_late()
 
     def forked(self) -> None:

@@ -21,7 +21,7 @@ from logstore.errors import (
 from logstore.queues.attendance import note_use, register
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import GETTER, ConsumerRow
-from logstore.queues.deliveries import Delivery
+from logstore.queues.deliveries import Delivery, check_prefetch
 from logstore.queues.message import Message
 from logstore.queues.pulling import Puller
 from logstore.queues.queue import WorkQueue
@@ -51,7 +51,6 @@ class Consumer:
         the consumer any more, and it was not closed."""
         self._registration = registration
         self._channel = registration.channel
-        self._prefetch = registration.row.prefetch
         self._timeout = timeout
         self._puller = Puller(registration, no_ack=no_ack, abandon=abandon)
         self._closed = False
@@ -62,6 +61,19 @@ class Consumer:
     def tag(self) -> str:
         """Its name, which the queue's description shows."""
         return self._registration.row.tag
+
+    @property
+    def prefetch(self) -> int:
+        """How many messages it may hold that are not settled; 0: any number. It may be set while it
+        consumes."""
+        return self._registration.prefetch
+
+    @prefetch.setter
+    def prefetch(self, prefetch: int) -> None:
+        check_prefetch(prefetch)
+        self._registration.prefetch = prefetch
+        with self._channel.settled:
+            self._channel.settled.notify_all()
 
     @property
     def channel(self) -> Channel:
@@ -83,7 +95,7 @@ class Consumer:
     def __iter__(self) -> Iterator[Message]:
         """The messages, one by one; waits for more for ever, or ``timeout`` seconds long. Ends when
         the consumer is cancelled or closed."""
-        while self._puller.fill(self._timeout, self._prefetch):
+        while self._puller.fill(self._timeout):
             yield from self._registration.left
 
     def get(self, timeout: float | None = 0.0) -> Message | None:
@@ -93,14 +105,15 @@ class Consumer:
         while True:
             for message in self._registration.left:
                 return message
-            if not self._puller.fill(timeout, self._prefetch):
+            if not self._puller.fill(timeout):
                 return None
 
     # Pushing ----------------------------------------------------------------------------------
 
     def start(self, callback: Callable[[Message], object]) -> None:
-        """Call ``callback`` with each message, in a thread of its own, until the consumer ends. An
-        error of the callback ends it; ``join`` and ``close`` raise that error."""
+        """Call ``callback`` with each message, in a thread of its own, until the consumer ends, be
+        it because the queue was deleted. An error of the callback ends it; ``join`` and ``close``
+        raise that error."""
         if self._registration.thread is not None:
             raise InvalidInputError(f"consumer {self.tag!r} calls a callback already")
         thread = threading.Thread(
@@ -116,6 +129,9 @@ class Consumer:
         except ClosedError:
             pass  # the channel, or the store, is closed
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+            if error is self._puller.deleted:
+                _log.info("consumer %s ends: %s", self.tag, error)
+                return
             self._error = error
             _log.exception("the callback of consumer %s failed", self.tag)
             try:

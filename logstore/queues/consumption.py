@@ -100,6 +100,9 @@ class Consumption(Generic[_S]):
         self._housekeeper.end(channel)
         with self._mutex:
             self._channels.remove(channel)
+            consumers = [one for one in self._registrations if one.channel is channel]
+        for registration in consumers:
+            registration.cancel()
 
     def register(
         self,

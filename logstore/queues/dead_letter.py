@@ -55,13 +55,13 @@ def dead_letter(
         "queue": queue,
         "time": datetime.fromtimestamp(now_ms // 1000, UTC),
         "exchange": envelope.exchange,
-        "routing-keys": [envelope.routing_key, *copied_to(headers)],
+        "routing-keys": [envelope.routing_key, *copied_to(headers, "CC")],
     }
     if properties.expiration is not None:
         death["original-expiration"] = str(properties.expiration)
     history = _deaths(headers)
     place = {"reason": reason, "queue": queue, "exchange": envelope.exchange}
-    if not history:
+    if HISTORY not in headers:
         headers |= {f"x-first-death-{name}": value for name, value in place.items()}
     headers |= {f"x-last-death-{name}": value for name, value in place.items()}
     before = next((old for old in history if _place(old) == (queue, reason)), None)
@@ -73,7 +73,8 @@ def dead_letter(
     if routing_key is None:
         routing_key = envelope.routing_key
     else:
-        headers.pop("CC", None)  # those keys went with the one that is replaced
+        for copies in ("CC", "BCC"):  # those keys went with the one that is replaced
+            headers.pop(copies, None)
     return Envelope(
         envelope.body,
         # A delay has been served: what waits again would not be where it is looked for.
@@ -106,9 +107,8 @@ def _place(death: Mapping[str, Any]) -> tuple[Any, Any]:
     return death.get("queue"), death.get("reason")
 
 
-def copied_to(headers: Mapping[str, Any] | None) -> list[str]:
-    """The routing keys of ``CC``: those of ``BCC`` are not known any more."""
-    keys = (headers or {}).get("CC")
-    if not isinstance(keys, (list, tuple)):
-        return []
-    return [key for key in keys if isinstance(key, str)]
+def copied_to(headers: Mapping[str, Any], *names: str) -> list[str]:
+    """The routing keys in the headers of these names, ``CC`` and ``BCC``; whatever stands there."""
+    lists = (headers.get(name) for name in names)
+    found = (keys for keys in lists if isinstance(keys, (list, tuple)))
+    return [key for keys in found for key in keys if isinstance(key, str)]

@@ -87,7 +87,7 @@ class QueueArguments(NamedTuple):
     delivery_limit: int | None = None
     """How often a message may be delivered again before it is a dead letter."""
     max_priority: int | None = None
-    """The highest priority that is told apart; None: none is."""
+    """The highest priority that is told apart; None or 0: none is."""
     consumer_timeout_ms: int | None = None
     """How long a consumer may hold a message without acknowledging it."""
 
@@ -165,7 +165,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dead_letter_exchange": _short,
     "dead_letter_routing_key": _short,
     "delivery_limit": _number(0, _MAX_COUNT),
-    "max_priority": _number(1, MAX_PRIORITY),
+    "max_priority": _number(0, MAX_PRIORITY),
     "consumer_timeout_ms": _number(1, MAX_MS),
 }
 assert tuple(_CHECKS) == QueueArguments._fields

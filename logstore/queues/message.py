@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, NoReturn, Protocol
 
 from logstore.errors import InvalidInputError
-from logstore.queues.properties import Envelope, Properties, from_record
+from logstore.queues.properties import Envelope, Properties, from_record, shown_headers
 from logstore.segments.record import Record
 
 __all__ = ["LOOKED_AT", "Delivered", "Handle", "Message"]
@@ -65,8 +65,18 @@ class Message(Delivered):
 
     @property
     def envelope(self) -> Envelope:
-        """Body, properties, exchange and routing key, as they were published. Raises FormatError
-        where a stranger wrote what cannot be read."""
+        """Body, properties, exchange and routing key, as they were published, but for the header
+        ``BCC``. Raises FormatError where a stranger wrote what cannot be read."""
+        stored = self.stored
+        headers = stored.properties.headers
+        if headers is None or "BCC" not in headers:
+            return stored
+        properties = stored.properties._replace(headers=shown_headers(headers))
+        return stored._replace(properties=properties)
+
+    @property
+    def stored(self) -> Envelope:
+        """The same with ``BCC``, whose keys a dead letter goes by, too."""
         return from_record(_new_record(self[1:]))
 
     @property

@@ -33,6 +33,7 @@ __all__ = [
     "check_properties",
     "check_short",
     "from_record",
+    "shown_headers",
     "to_record",
     "to_records",
 ]
@@ -156,6 +157,13 @@ def check_properties(properties: Properties) -> None:
             raise InvalidInputError(f"headers are a dict, not {type(value).__name__}")
     if properties.delay_ms is not None and properties.deliver_at_ms is not None:
         raise InvalidInputError("delay_ms and deliver_at_ms exclude each other: give one of them")
+
+
+def shown_headers(headers: dict[str, Any]) -> dict[str, Any]:
+    """The headers without ``BCC``: its keys are for routing alone."""
+    if "BCC" not in headers:
+        return headers
+    return {name: value for name, value in headers.items() if name != "BCC"}
 
 
 # To records ---------------------------------------------------------------------------------

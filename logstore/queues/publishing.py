@@ -37,6 +37,7 @@ from logstore.queues.properties import (
     Published,
     check_properties,
     check_short,
+    shown_headers,
 )
 from logstore.queues.routing import extra_routing_keys
 from logstore.queues.topology import Topology
@@ -183,7 +184,7 @@ def publish_one(
     if type(body) is not bytes:
         _check_bodies((body,))
     _check(routing_key, properties)
-    route, properties = _route(exchange, routing_key, properties, topology)
+    route = _route(exchange, routing_key, properties, topology)
     rejected: tuple[str, ...] = ()
     if route:
         envelopes = [_new_envelope((body, properties, exchange, routing_key))]
@@ -211,7 +212,7 @@ def publish_alike(
     _check_exchange(exchange, topology)
     _check(routing_key, properties)
     _check_bodies(bodies)
-    route, properties = _route(exchange, routing_key, properties, topology)
+    route = _route(exchange, routing_key, properties, topology)
     confirms = Confirms([route] * len(bodies))
     if not bodies or not route:
         return confirms
@@ -233,9 +234,8 @@ def publish(
     _check_bodies([envelope.body for envelope in envelopes])
     before: Envelope | None = None
     route: tuple[str, ...] = ()
-    kept = PLAIN
     for index, envelope in enumerate(envelopes):
-        body, properties, exchange, routing_key = envelope
+        _, properties, exchange, routing_key = envelope
         if (
             before is None
             or properties is not before.properties
@@ -244,10 +244,8 @@ def publish(
         ):
             _check_exchange(exchange, topology)
             _check(routing_key, properties)
-            route, kept = _route(exchange, routing_key, properties, topology)
+            route = _route(exchange, routing_key, properties, topology)
             before = envelope
-        if kept is not properties:
-            envelope = Envelope(body, kept, exchange, routing_key)
         routes.append(route)
         for name in route:
             waiting, indices = by_queue.setdefault(name, ([], []))
@@ -290,9 +288,10 @@ def publish_dead(
                 exchange=exchange,
                 routing_key=queue.arguments.dead_letter_routing_key,
             )
-            headers = envelope.properties.headers
-            extra = copied_to(headers)
-            names = topology.router.route(exchange, envelope.routing_key, headers, extra)
+            headers = envelope.properties.headers or {}
+            extra = copied_to(headers, "CC", "BCC")
+            shown = shown_headers(headers)
+            names = topology.router.route(exchange, envelope.routing_key, shown, extra)
             if reason != "rejected":
                 names = [name for name in names if not goes_in_circles(envelope, name)]
         for name in names:
@@ -362,17 +361,13 @@ def _check_bodies(bodies: Sequence[object]) -> None:
 
 def _route(
     exchange: str, routing_key: str, properties: Properties, topology: Topology
-) -> tuple[tuple[str, ...], Properties]:
-    """The queues, and the properties as they are stored: nobody is shown the keys of ``BCC``."""
+) -> tuple[str, ...]:
+    """The queues that a message goes to."""
     headers = properties.headers
     if headers is None:
-        return topology.router.route(exchange, routing_key), properties
+        return topology.router.route(exchange, routing_key)
     extra = extra_routing_keys(headers)
-    route = topology.router.route(exchange, routing_key, headers, extra)
-    if "BCC" in headers:
-        kept = {name: value for name, value in headers.items() if name != "BCC"}
-        properties = properties._replace(headers=kept)
-    return route, properties
+    return topology.router.route(exchange, routing_key, shown_headers(headers), extra)
 
 
 def return_unroutable(

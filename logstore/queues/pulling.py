@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from operator import length_hint
 
-from logstore.errors import UnknownTopicError
+from logstore.errors import LogstoreError, UnknownQueueError, UnknownTopicError
 from logstore.queues.registration import Registration
 from logstore.segments.files import Watch
 from logstore.waiting import LONGEST_SLEEP, sleep_until
@@ -33,24 +34,37 @@ class Puller:
         self._watched: tuple[str, ...] = ()
         self._sleeping = threading.Lock()
         """Held while it sleeps: nobody takes the watch away from a sleeper."""
+        self.deleted: LogstoreError | None = None
+        """What ``fill`` raised, where its source was deleted."""
         self._closed = False
 
-    def fill(self, timeout: float | None, prefetch: int) -> bool:
-        """Take messages, so that no more than ``prefetch`` are not settled (0: any number), unless
-        there are some to hand out; False where there are none in time. Raises the source's
-        ``deleted_error`` when it was deleted."""
+    def fill(self, timeout: float | None, prefetch: int | None = None) -> bool:
+        """Take messages, so that no more than ``prefetch`` are not settled (0: any number; None:
+        the registration's own, which may change meanwhile), unless there are some to hand out;
+        False where there are none in time. Raises the source's ``deleted_error`` when it was
+        deleted, once: it is the registration's end."""
         try:
             return self._filled(timeout, prefetch)
-        except UnknownTopicError:
-            raise self._queue.deleted_error() from None
+        except (UnknownQueueError, UnknownTopicError):
+            if not self._registration.is_active:
+                return False
+            with contextlib.suppress(UnknownQueueError, UnknownTopicError):
+                self._registration.cancel()
+            self.deleted = self._queue.deleted_error()
+            raise self.deleted from None
 
-    def _filled(self, timeout: float | None, prefetch: int) -> bool:
+    def _room(self, prefetch: int | None) -> int:
+        registration = self._registration
+        limit = registration.prefetch if prefetch is None else prefetch
+        return self._channel.room_for(registration, limit)
+
+    def _filled(self, timeout: float | None, prefetch: int | None) -> bool:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         registration = self._registration
         if length_hint(registration.left):
             return registration.is_active
         while registration.is_active:
-            room = self._channel.room_for(registration, prefetch)
+            room = self._room(prefetch)
             if room > 0 and self._queue.has_ready():
                 found = self._channel.take(
                     self._queue, registration, room, fair=True, no_ack=self._no_ack
@@ -90,10 +104,10 @@ class Puller:
             max(0.0, min(seconds, due)),
         )
 
-    def _wait_for_room(self, prefetch: int, seconds: float) -> None:
-        channel, registration = self._channel, self._registration
+    def _wait_for_room(self, prefetch: int | None, seconds: float) -> None:
+        channel = self._channel
         with channel.settled:
-            if channel.room_for(registration, prefetch) > 0 or not registration.is_active:
+            if self._room(prefetch) > 0 or not self._registration.is_active:
                 return
             channel.waiting += 1
             try:

@@ -111,7 +111,6 @@ class WorkQueue(Source[Level, Message]):
         self._looked = -1
         """The number of the last transaction when it was looked which levels there are."""
         self._signal: File | None = None
-        self._closed = False
 
     # Levels -----------------------------------------------------------------------------------
 

@@ -146,8 +146,8 @@ class Queue:
     def delete(self, *, if_unused: bool = False, if_empty: bool = False) -> bool:
         """Delete the queue with all messages in it, and its bindings; say whether it was there.
 
-        Raises PreconditionFailedError where it has consumers (``if_unused``) or messages
-        (``if_empty``), ResourceLockedError where another session has it to itself.
+        Raises PreconditionFailedError where it has consumers (``if_unused``) or messages that are
+        not delivered (``if_empty``), ResourceLockedError where another session has it to itself.
 
         Commit point: the removal of its definition in ``__metadata``; whoever opens the store for
         writing finishes what a crash behind it left.

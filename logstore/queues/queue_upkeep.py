@@ -198,7 +198,7 @@ class Upkeep:
         letters = []
         for message in level.reader.read(span.first, span.length, LOOKED_AT):
             try:
-                letters.append(DeadLetter(message.envelope, reason, span.delivery_count))
+                letters.append(DeadLetter(message.stored, reason, span.delivery_count))
             except FormatError as error:  # nobody can say what it is
                 _log.warning("%s: a dead letter is dropped: %s", level.log.directory, error)
         if letters:

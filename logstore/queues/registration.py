@@ -41,6 +41,8 @@ class Registration:
         self.row = row
         self.unacked = 0
         """Messages that were delivered, and nobody has said anything of."""
+        self.prefetch = row.prefetch
+        """How many these may be; 0: any number."""
         self.thread: threading.Thread | None = None
         """The one that calls a callback, if any does."""
         self.abandoned = False

@@ -239,14 +239,14 @@ def extra_routing_keys(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The routing keys that the sender selected beside the message's own: the headers ``CC`` and
     ``BCC`` (source: RabbitMQ's documentation, "Sender-selected Distribution").
 
-    Raises InvalidInputError where one of them is no list of texts.
+    What is no text in them is no key. Raises InvalidInputError where one of them is no list.
     """
     if not headers or ("CC" not in headers and "BCC" not in headers):
         return ()
     found: list[str] = []
     for name in ("CC", "BCC"):
         keys = headers.get(name, [])
-        if not isinstance(keys, (list, tuple)) or not all(isinstance(key, str) for key in keys):
+        if not isinstance(keys, (list, tuple)):
             raise InvalidInputError(f"the header {name} is a list of routing keys, not {keys!r}")
-        found += keys
+        found += [key for key in keys if isinstance(key, str)]
     return tuple(found)

@@ -86,6 +86,8 @@ class Source(Generic[L_co, M_co]):
         self._levels: tuple[L_co, ...] = ()
         """The logs that are open, in the order in which they are taken from; replaced as a
         whole."""
+        self._closed = False
+        """Whether it was let go of, since it was deleted or the store was closed."""
         self._seen = (-1, False, NEVER)
         """The number of the last transaction when the ledgers were looked at; whether anything had
         come back; when the first held message is due."""
@@ -153,6 +155,8 @@ class Source(Generic[L_co, M_co]):
     def look(self) -> None:
         """Look at the ledgers, and open logs that somebody else has made. Raises
         ``deleted_error`` when it was deleted."""
+        if self._closed:
+            raise self.deleted_error()
         number = self.ledgers.number()
         levels = self.levels()
 

@@ -369,4 +369,73 @@ def test_a_consumer_of_a_deleted_queue_is_told(store: Store) -> None:
         message.ack(flush=True)  # it is gone, and nobody minds
         with pytest.raises(UnknownQueueError):
             consumer.get(timeout=20)
+        assert not consumer.is_active
+        assert list(consumer) == []  # it is told once
     assert store.queue(NAME).counts() == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_callback_of_a_deleted_queue_ends_and_closing_is_content(
+    store: Store, elsewhere: bool
+) -> None:
+    queue = store.queue(NAME)
+    publish(store, b"a")
+    found: list[bytes] = []
+    consumer = queue.consume(lambda message: found.append(message.body))
+    wait_until(lambda: found == [b"a"])
+    if elsewhere:
+        with opened(Path(store.path)) as other:
+            other.queue(NAME).delete()
+    else:
+        queue.delete()
+    wait_until(lambda: not consumer.is_active)
+    assert consumer.join(20)
+    consumer.close()
+
+
+def test_an_error_of_a_callback_is_told_also_if_it_is_of_a_deleted_queue(store: Store) -> None:
+    other = store.queue("other")
+    other.delete()
+    queue = store.queue(NAME)
+    publish(store, b"a")
+    consumer = queue.consume(lambda message: other.get())
+    with pytest.raises(UnknownQueueError, match="queue 'other' was deleted"):
+        consumer.join(20)
+
+
+def test_the_end_of_a_channel_is_that_of_its_consumers(store: Store) -> None:
+    queue, gone = store.queue(NAME), store.queue("gone", auto_delete=True)
+    publish(store, b"a")
+    channel = store.channel()
+    consumers = [queue.consume(channel=channel), gone.consume(channel=channel)]
+    assert consumers[0].get(timeout=20) is not None
+    channel.close()
+    assert queue.counts()[:3] == (1, 0, 0)
+    assert not any(consumer.is_active for consumer in consumers)
+    assert [one.name for one in store.queues.queues()] == [NAME]
+    for consumer in consumers:
+        consumer.close()
+
+
+def test_prefetch_can_be_changed_while_a_consumer_waits_for_room(store: Store) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(5))
+    channel = store.channel(prefetch=1)
+    found: list[bytes] = []
+    consumer = queue.consume(
+        lambda message: found.append(message.body), channel=channel, prefetch=2
+    )
+    wait_until(lambda: len(found) == 1)
+    channel.prefetch = 4
+    wait_until(lambda: len(found) == 2)
+    consumer.prefetch = 3
+    wait_until(lambda: len(found) == 3)
+    assert (consumer.prefetch, channel.prefetch) == (3, 4)
+    consumer.prefetch = 0
+    wait_until(lambda: len(found) == 4)
+    channel.prefetch = 0
+    wait_until(lambda: len(found) == 5)
+    for one in (consumer, channel):
+        with pytest.raises(InvalidInputError, match="prefetch=-1 is out of bounds"):
+            one.prefetch = -1
+    channel.close()

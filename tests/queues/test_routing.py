@@ -365,7 +365,8 @@ def test_bindings_from_and_to_what_is_not_there_count_as_none() -> None:
 def test_the_sender_selects_more_keys_by_cc_and_bcc() -> None:
     assert extra_routing_keys({"CC": ["a", "b"], "BCC": ["c"], "x": 1}) == ("a", "b", "c")
     assert extra_routing_keys({"x": 1}) == extra_routing_keys(None) == ()
-    for wrong in ({"CC": "a"}, {"BCC": [1]}, {"CC": None}):
+    assert extra_routing_keys({"CC": ["a", 1], "BCC": [None, "b"]}) == ("a", "b")
+    for wrong in ({"CC": "a"}, {"BCC": 1}, {"CC": None}):
         with pytest.raises(InvalidInputError, match="is a list of routing keys, not"):
             extra_routing_keys(wrong)
 
