@@ -7,8 +7,7 @@ import contextlib
 import os
 import sys
 import uuid
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import click
@@ -20,6 +19,7 @@ from logstore.segments.batch import Batch
 from logstore.segments.control import control_label
 from logstore.segments.errors import FormatError
 from logstore.segments.header import BatchHeader
+from logstore.segments.moments import time_text
 from logstore.segments.record import Record
 
 __all__ = [
@@ -90,6 +90,13 @@ class Lines:
             self._console.print(Text(text, style=style), soft_wrap=True)
         else:
             self._output.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+    def spans(self, spans: Iterable[tuple[str, str]]) -> None:
+        """Print one line made of texts, each with its style."""
+        if self._console is not None:
+            self._console.print(Text.assemble(*spans), soft_wrap=True)
+        else:
+            self.line("".join(text for text, _ in spans).rstrip())
 
 
 def count_of(count: int, one: str, many: str | None = None) -> str:
@@ -180,18 +187,6 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
-
-
-def time_text(timestamp: int) -> str:
-    """Milliseconds since 1970 as a date and time (UTC); the number itself where it is too far."""
-    if timestamp == -1:
-        return "-"
-    try:
-        seconds, milliseconds = divmod(timestamp, 1000)
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return str(timestamp)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
 def hexdump(data: bytes, position: int) -> Iterator[str]:

@@ -27,6 +27,7 @@ from logstore.segments.errors import (
     UnsupportedFormatError,
 )
 from logstore.segments.header import (
+    HEADER_FIELDS,
     LOG_OVERHEAD_BYTES,
     BatchHeader,
     TimestampType,
@@ -58,24 +59,7 @@ __all__ = [
 MAX_BATCH_BYTES = 512 << 20
 """No batch larger than this is read or written: 512 MiB, header included."""
 
-_HEADER = struct.Struct(
-    ">"
-    "q"  # baseOffset            offset of the first record (outside the CRC, so that a log can
-    #                            give a batch its place without touching the rest)
-    "i"  # batchLength           bytes behind this field
-    "i"  # partitionLeaderEpoch  (outside the CRC for the same reason)
-    "b"  # magic                 2
-    "I"  # crc                   CRC-32C of everything behind this field
-    "h"  # attributes            bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control,
-    #                            6 has a delete horizon
-    "i"  # lastOffsetDelta       offset of the last record - baseOffset; compaction keeps it
-    "q"  # baseTimestamp         of the first record; the delete horizon if bit 6 is set
-    "q"  # maxTimestamp          largest of all records, or the time of the append
-    "q"  # producerId            -1: none
-    "h"  # producerEpoch
-    "i"  # baseSequence
-    "i"  # records count
-)
+_HEADER = HEADER_FIELDS.struct
 HEADER_BYTES = _HEADER.size
 """Bytes of the header of format v2: 61."""
 

@@ -8,9 +8,9 @@ KIP-595 and KIP-853 for the types of a KRaft log).
 from __future__ import annotations
 
 import enum
-import struct
 
 from logstore.segments.errors import FormatError
+from logstore.segments.fields import Fields
 from logstore.segments.record import Record
 
 __all__ = [
@@ -21,8 +21,13 @@ __all__ = [
     "end_transaction_marker",
 ]
 
-_KEY = struct.Struct(">hh")
-_END_TRANSACTION = struct.Struct(">hi")
+KEY_FIELDS = Fields(("h", "version"), ("h", "type"))
+"""The key of a control record."""
+END_TRANSACTION_FIELDS = Fields(("h", "version"), ("i", "coordinatorEpoch"))
+"""The value of the marker that ends a transaction."""
+
+_KEY = KEY_FIELDS.struct
+_END_TRANSACTION = END_TRANSACTION_FIELDS.struct
 
 
 class ControlType(enum.IntEnum):

@@ -7,8 +7,43 @@ from typing import NamedTuple
 
 from logstore.segments.compression import Codec
 from logstore.segments.errors import UnsupportedFormatError
+from logstore.segments.fields import Bits, Fields
 
-__all__ = ["LOG_OVERHEAD_BYTES", "BatchHeader", "TimestampType"]
+__all__ = [
+    "ATTRIBUTE_BITS",
+    "HEADER_FIELDS",
+    "LOG_OVERHEAD_BYTES",
+    "BatchHeader",
+    "TimestampType",
+]
+
+HEADER_FIELDS = Fields(
+    ("q", "baseOffset"),  # offset of the first record (outside the CRC, so that a log can give a
+    #                       batch its place without touching the rest)
+    ("i", "batchLength"),  # bytes behind this field
+    ("i", "partitionLeaderEpoch"),  # (outside the CRC for the same reason)
+    ("b", "magic"),  # 2
+    ("I", "crc"),  # CRC-32C of everything behind this field
+    ("h", "attributes"),  # ATTRIBUTE_BITS
+    ("i", "lastOffsetDelta"),  # offset of the last record - baseOffset; compaction keeps it
+    ("q", "baseTimestamp"),  # of the first record; the delete horizon if bit 6 is set
+    ("q", "maxTimestamp"),  # largest of all records, or the time of the append
+    ("q", "producerId"),  # -1: none
+    ("h", "producerEpoch"),
+    ("i", "baseSequence"),
+    ("i", "count"),  # of records
+)
+"""The header of format v2."""
+
+ATTRIBUTE_BITS = (
+    Bits(0, 3, "codec"),
+    Bits(3, 1, "timestampType"),  # 0 CreateTime, 1 LogAppendTime
+    Bits(4, 1, "transactional"),
+    Bits(5, 1, "control"),
+    Bits(6, 1, "deleteHorizon"),  # whether baseTimestamp is one
+)
+"""The attributes of format v2; the other bits are 0. Format 1 has the first two, format 0 the
+first, in a byte."""
 
 LOG_OVERHEAD_BYTES = 12
 """What stands in front of the part that a batch's length counts: offset and length themselves."""

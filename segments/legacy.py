@@ -18,7 +18,6 @@ offsets, in format 1 relative ones, from which the absolute follow by way of the
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -30,12 +29,21 @@ from logstore.segments.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
+from logstore.segments.fields import Fields
 from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.record import NO_TIMESTAMP, Record
 
-_PREFIX = struct.Struct(">qiIbb")
-_INT64 = struct.Struct(">q")
-_INT32 = struct.Struct(">i")
+PREFIX_FIELDS = Fields(
+    ("q", "offset"), ("i", "size"), ("I", "crc"), ("b", "magic"), ("b", "attributes")
+)
+"""What stands in front of a message's timestamp (format 1) or key (format 0)."""
+TIMESTAMP_FIELD = Fields(("q", "timestamp"))
+KEY_LENGTH_FIELD = Fields(("i", "keyLength"))
+VALUE_LENGTH_FIELD = Fields(("i", "valueLength"))
+
+_PREFIX = PREFIX_FIELDS.struct
+_INT64 = TIMESTAMP_FIELD.struct
+_INT32 = KEY_LENGTH_FIELD.struct
 _CRC_START = 16
 
 

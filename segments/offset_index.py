@@ -8,13 +8,18 @@ zeros. An index is sparse and disposable: the log alone says what is true.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
+from logstore.segments.fields import Fields
+
 __all__ = ["ENTRY_BYTES", "OffsetEntry", "decode_entries", "encode_entry", "find", "valid_size"]
 
-_ENTRY = struct.Struct(">II")
+ENTRY_FIELDS = Fields(
+    ("I", "relativeOffset"),  # the last one of a batch, counted from the segment's base offset
+    ("I", "position"),  # where that batch begins in the log
+)
+_ENTRY = ENTRY_FIELDS.struct
 ENTRY_BYTES = _ENTRY.size
 """Bytes of an entry: 8."""
 

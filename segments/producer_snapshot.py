@@ -19,29 +19,30 @@ from logstore.segments.errors import (
     TruncatedError,
     UnsupportedFormatError,
 )
+from logstore.segments.fields import Fields
 
 __all__ = ["ENTRY_BYTES", "HEADER_BYTES", "ProducerEntry", "decode", "encode"]
 
-_HEADER = struct.Struct(
-    ">"
-    "h"  # version  1
-    "I"  # crc      CRC-32C of everything behind this field
-    "i"  # count of entries
+HEADER_FIELDS = Fields(
+    ("h", "version"),  # 1
+    ("I", "crc"),  # CRC-32C of everything behind this field
+    ("i", "count"),  # of entries
 )
+_HEADER = HEADER_FIELDS.struct
 HEADER_BYTES = _HEADER.size
 """Bytes in front of the entries: 10."""
 
-_ENTRY = struct.Struct(
-    ">"
-    "q"  # producerId
-    "h"  # producerEpoch
-    "i"  # lastSequence           of the last batch that was appended; -1: only markers so far
-    "q"  # lastOffset             of that batch; -1 likewise
-    "i"  # offsetDelta            last offset of that batch - its first one
-    "q"  # timestamp              largest one of that batch, or that of a later marker
-    "i"  # coordinatorEpoch       from the last marker; -1: none so far
-    "q"  # currentTxnFirstOffset  where the transaction that is still open began; -1: none is
+ENTRY_FIELDS = Fields(
+    ("q", "producerId"),
+    ("h", "producerEpoch"),
+    ("i", "lastSequence"),  # of the last batch that was appended; -1: only markers so far
+    ("q", "lastOffset"),  # of that batch; -1 likewise
+    ("i", "offsetDelta"),  # last offset of that batch - its first one
+    ("q", "timestamp"),  # largest one of that batch, or that of a later marker
+    ("i", "coordinatorEpoch"),  # from the last marker; -1: none so far
+    ("q", "currentTxnFirstOffset"),  # where the transaction that is still open began; -1: none is
 )
+_ENTRY = ENTRY_FIELDS.struct
 ENTRY_BYTES = _ENTRY.size
 """Bytes of an entry: 46."""
 

@@ -8,13 +8,18 @@ made in advance ends in zeros. Like the offset index it is sparse and disposable
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
+from logstore.segments.fields import Fields
+
 __all__ = ["ENTRY_BYTES", "TimeEntry", "decode_entries", "encode_entry", "find", "valid_size"]
 
-_ENTRY = struct.Struct(">qI")
+ENTRY_FIELDS = Fields(
+    ("q", "timestamp"),  # the largest so far in the segment
+    ("I", "relativeOffset"),  # the last one of the batch that brought it
+)
+_ENTRY = ENTRY_FIELDS.struct
 ENTRY_BYTES = _ENTRY.size
 """Bytes of an entry: 12."""
 

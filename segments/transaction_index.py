@@ -8,21 +8,21 @@ records only skips what the named producer wrote between the two offsets.
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 from logstore.segments.errors import TruncatedError, UnsupportedFormatError
+from logstore.segments.fields import Fields
 
 __all__ = ["ENTRY_BYTES", "AbortedTransaction", "decode_entries", "encode_entry"]
 
-_ENTRY = struct.Struct(
-    ">"
-    "h"  # version           0
-    "q"  # producerId
-    "q"  # firstOffset       of the transaction's first record
-    "q"  # lastOffset        of the marker that aborted it
-    "q"  # lastStableOffset  what readers of committed records could see up to, after the abort
+ENTRY_FIELDS = Fields(
+    ("h", "version"),  # 0
+    ("q", "producerId"),
+    ("q", "firstOffset"),  # of the transaction's first record
+    ("q", "lastOffset"),  # of the marker that aborted it
+    ("q", "lastStableOffset"),  # up to where readers of committed records could see, after it
 )
+_ENTRY = ENTRY_FIELDS.struct
 ENTRY_BYTES = _ENTRY.size
 """Bytes of an entry: 34."""
 
