@@ -119,6 +119,9 @@ class Appended(NamedTuple):
     base_offset: int
     next_offset: int
     as_leader: bool
+    data: bytes
+    """The batches that were appended, one after another. Those of a follower bear their offsets
+    and epochs; a leader's are as the producer sent them, and get ``base_offset`` and its epoch."""
 
 
 class Synced(NamedTuple):
