@@ -31,6 +31,7 @@ _MODULES = {
     "exchange": "exchange",
     "find": "find",
     "group": "group",
+    "index": "index",
     "hexdump": "hexdump",
     "queue": "queue_messages",
     "read": "read",

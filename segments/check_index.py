@@ -38,13 +38,21 @@ class IndexCheck:
     entry_bytes: int
     columns: tuple[str, str]
 
-    def __init__(self, entries: Sequence[tuple[int, int]], size: int, *, may_be_torn: bool) -> None:
+    def __init__(
+        self,
+        entries: Sequence[tuple[int, int]],
+        size: int,
+        *,
+        may_be_torn: bool,
+        most_problems: int = MOST_PROBLEMS,
+    ) -> None:
         self._entries = entries
         """The entries that ascend, up to the first that does not."""
         self._next = 0
         """Number of the first entry that was not compared yet."""
         self._count = 0
         """Problems so far."""
+        self._most_problems = most_problems
         self.problems: list[Problem] = []
         """What was found since somebody last took it away."""
         if size % self.entry_bytes:
@@ -85,12 +93,17 @@ class IndexCheck:
         severity: Literal["damage", "note"] = "damage",
     ) -> None:
         self._count += 1
-        if self._count > MOST_PROBLEMS:
+        if self._count > self._most_problems:
             return
-        if self._count == MOST_PROBLEMS:
+        if self._count == self._most_problems:
             text += " (and so on: the rest of this index is not told)"
         position = number * self.entry_bytes
         self.problems.append(Problem(position, text, expected, found, severity))
+
+    @property
+    def ascending(self) -> int:
+        """How many entries ascend, from the first one on; those behind them are not compared."""
+        return len(self._entries)
 
     def take(self) -> list[Problem]:
         """What was found since the last call."""
@@ -121,12 +134,21 @@ class OffsetIndexCheck(IndexCheck):
     entry_bytes = offset_index.ENTRY_BYTES
     columns = ("offset", "position")
 
-    def __init__(self, data: bytes, base_offset: int, *, may_be_torn: bool = False) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        base_offset: int,
+        *,
+        may_be_torn: bool = False,
+        most_problems: int = MOST_PROBLEMS,
+    ) -> None:
         """``may_be_torn``: a writer that was killed may have left a part of an entry at the end,
         which the next one overwrites."""
         valid = data[: offset_index.valid_size(data)]
         self._decoded = offset_index.decode_entries(base_offset, valid)
-        super().__init__(self._decoded, len(data), may_be_torn=may_be_torn)
+        super().__init__(
+            self._decoded, len(data), may_be_torn=may_be_torn, most_problems=most_problems
+        )
         self._last_offset = -1
         """The last offset in front of the next batch."""
         self._in_doubt = False
@@ -209,12 +231,21 @@ class TimeIndexCheck(IndexCheck):
     entry_bytes = time_index.ENTRY_BYTES
     columns = ("timestamp", "offset")
 
-    def __init__(self, data: bytes, base_offset: int, *, may_be_torn: bool = False) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        base_offset: int,
+        *,
+        may_be_torn: bool = False,
+        most_problems: int = MOST_PROBLEMS,
+    ) -> None:
         """``may_be_torn``: a writer that was killed may have left a part of an entry at the end,
         which the next one overwrites."""
         valid = data[: time_index.valid_size(data)]
         self._decoded = time_index.decode_entries(base_offset, valid)
-        super().__init__(self._decoded, len(data), may_be_torn=may_be_torn)
+        super().__init__(
+            self._decoded, len(data), may_be_torn=may_be_torn, most_problems=most_problems
+        )
         self._max_timestamp = -1
         """The largest timestamp in front of the next batch."""
         self._in_doubt = False

@@ -58,14 +58,21 @@ def decode_entries(base_offset: int, data: bytes) -> list[OffsetEntry]:
     ]
 
 
-def find(base_offset: int, data: bytes, offset: int) -> OffsetEntry | None:
-    """The last entry whose offset is not above ``offset``, in time logarithmic in the entries."""
+def find(
+    base_offset: int, data: bytes, offset: int, *, probed: list[int] | None = None
+) -> OffsetEntry | None:
+    """The last entry whose offset is not above ``offset``, in time logarithmic in the entries.
+
+    The numbers of the entries that were looked at are appended to ``probed``.
+    """
     relative = offset - base_offset
-    index = bisect_right(
-        range(len(data) // ENTRY_BYTES),
-        relative,
-        key=lambda entry: int.from_bytes(data[entry * ENTRY_BYTES : entry * ENTRY_BYTES + 4]),
-    )
+
+    def relative_at(entry: int) -> int:
+        if probed is not None:
+            probed.append(entry)
+        return int.from_bytes(data[entry * ENTRY_BYTES : entry * ENTRY_BYTES + 4])
+
+    index = bisect_right(range(len(data) // ENTRY_BYTES), relative, key=relative_at)
     if index == 0:
         return None
     found, position = _ENTRY.unpack_from(data, (index - 1) * ENTRY_BYTES)

@@ -56,17 +56,22 @@ def decode_entries(base_offset: int, data: bytes) -> list[TimeEntry]:
     ]
 
 
-def find(base_offset: int, data: bytes, timestamp: int) -> TimeEntry | None:
+def find(
+    base_offset: int, data: bytes, timestamp: int, *, probed: list[int] | None = None
+) -> TimeEntry | None:
     """The last entry whose timestamp is below ``timestamp``: no record at or behind
     ``timestamp`` stands before that entry's offset. None where the whole segment is to be looked
-    through."""
-    index = bisect_right(
-        range(len(data) // ENTRY_BYTES),
-        timestamp - 1,
-        key=lambda entry: int.from_bytes(
-            data[entry * ENTRY_BYTES : entry * ENTRY_BYTES + 8], signed=True
-        ),
-    )
+    through.
+
+    The numbers of the entries that were looked at are appended to ``probed``.
+    """
+
+    def timestamp_at(entry: int) -> int:
+        if probed is not None:
+            probed.append(entry)
+        return int.from_bytes(data[entry * ENTRY_BYTES : entry * ENTRY_BYTES + 8], signed=True)
+
+    index = bisect_right(range(len(data) // ENTRY_BYTES), timestamp - 1, key=timestamp_at)
     if index == 0:
         return None
     found, relative = _ENTRY.unpack_from(data, (index - 1) * ENTRY_BYTES)

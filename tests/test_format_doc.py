@@ -22,6 +22,7 @@ from logstore.config import LogConfig
 from logstore.segments import batch as batches
 from logstore.segments import (
     control,
+    header,
     legacy,
     offset_index,
     producer_snapshot,
@@ -112,15 +113,15 @@ def expanded(layout: str) -> str:
 
 # Tables -----------------------------------------------------------------------------------------
 
-FORMAT_STRUCTS = {
-    "batch": batches._HEADER,
-    "control-key": control._KEY,
-    "control-value": control._END_TRANSACTION,
-    "index": offset_index._ENTRY,
-    "timeindex": time_index._ENTRY,
-    "txnindex": transaction_index._ENTRY,
-    "snapshot-header": producer_snapshot._HEADER,
-    "snapshot-entry": producer_snapshot._ENTRY,
+FORMAT_FIELDS = {
+    "batch": header.HEADER_FIELDS,
+    "control-key": control.KEY_FIELDS,
+    "control-value": control.END_TRANSACTION_FIELDS,
+    "index": offset_index.ENTRY_FIELDS,
+    "timeindex": time_index.ENTRY_FIELDS,
+    "txnindex": transaction_index.ENTRY_FIELDS,
+    "snapshot-header": producer_snapshot.HEADER_FIELDS,
+    "snapshot-entry": producer_snapshot.ENTRY_FIELDS,
 }
 STATE_STRUCTS = {
     "state-identity": state._IDENTITY,
@@ -129,10 +130,11 @@ STATE_STRUCTS = {
 }
 
 
-@pytest.mark.parametrize("name", [*FORMAT_STRUCTS, *STATE_STRUCTS])
+@pytest.mark.parametrize("name", [*FORMAT_FIELDS, *STATE_STRUCTS])
 def test_a_table_has_the_fields_of_the_struct_in_the_code(name: str) -> None:
-    if name in FORMAT_STRUCTS:
-        layout, table, order, start = FORMAT_STRUCTS[name], fields(name), ">", 0
+    if name in FORMAT_FIELDS:
+        layout, table, order, start = FORMAT_FIELDS[name].struct, fields(name), ">", 0
+        assert [field.name for field in table] == [place.name for place in FORMAT_FIELDS[name]]
     else:
         layout, order = STATE_STRUCTS[name], "<"
         *table, crc = fields(name, ARCHITECTURE)
