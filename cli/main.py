@@ -33,7 +33,7 @@ _MODULES = {
     "group": "group",
     "index": "index",
     "hexdump": "hexdump",
-    "queue": "queue_messages",
+    "queue": "queue_redelivery",
     "read": "read",
     "repair": "repair",
     "replay": "replay",

@@ -39,8 +39,9 @@ def declare(name: str, store: str, arguments: dict[str, Any], as_json: bool) -> 
 
     Arguments are RabbitMQ's, with or without x-: message_ttl, expires, max_length,
     max_length_bytes, overflow, dead_letter_exchange, dead_letter_routing_key, delivery_limit,
-    max_priority, consumer_timeout; and durable, auto_delete. To declare it once more in the same
-    way changes nothing; in another way is refused.
+    max_priority, consumer_timeout; Kafka's retention_ms and retention_bytes, for what is
+    acknowledged; and durable, auto_delete. To declare it once more in the same way changes
+    nothing; in another way is refused.
     """
     with logstore.open(store, create=True) as opened:
         # Given as it is by default, so that a queue with other arguments is refused.

@@ -28,7 +28,7 @@ from logstore.queues.message import Message
 from logstore.queues.properties import Properties
 from logstore.store import Store
 
-__all__ = ["message_fields"]
+__all__ = ["message_fields", "queue"]
 
 
 def _open(store: str, *, read_only: bool = False) -> Store:

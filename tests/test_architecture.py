@@ -60,6 +60,8 @@ PURE = (
     "logstore/queues/ledger.py",
     "logstore/queues/ledger_check.py",
     "logstore/queues/ledger_rows.py",
+    "logstore/queues/retention.py",
+    "logstore/queues/spans.py",
     "logstore/producer_states.py",
 )
 PURE_IMPORTS = (
@@ -79,6 +81,7 @@ PURE_IMPORTS = (
     "types",
     "typing",
     "uuid",
+    "logstore.config",
     "logstore.definitions",
     "logstore.errors",
     "logstore.groups.assignors",
@@ -91,6 +94,8 @@ PURE_IMPORTS = (
     "logstore.segments.record",
     "logstore.queues.ledger",
     "logstore.queues.ledger_rows",
+    "logstore.queues.spans",
+    "logstore.retention",
     "logstore.segments.producer_snapshot",
 )
 

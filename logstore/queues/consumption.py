@@ -157,7 +157,7 @@ class Consumption(Generic[_S]):
         for queue in queues:
             if queue.needs_care():
                 self._housekeeper.tend(queue)
-                queue.checkpoint()
+                self._housekeeper.keep(queue)
 
     def checkpoint(self) -> None:
         """Put the ledgers of the queues in use on stable storage."""

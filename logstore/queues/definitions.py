@@ -66,7 +66,8 @@ _MAX_COUNT = (1 << 63) - 1
 class QueueArguments(NamedTuple):
     """What a queue was declared with; None where nothing was said.
 
-    The names are RabbitMQ's (https://www.rabbitmq.com/docs/queues#optional-arguments).
+    The names are RabbitMQ's (https://www.rabbitmq.com/docs/queues#optional-arguments); those of
+    retention Kafka's.
     """
 
     message_ttl_ms: int | None = None
@@ -90,6 +91,11 @@ class QueueArguments(NamedTuple):
     """The highest priority that is told apart; None or 0: none is."""
     consumer_timeout_ms: int | None = None
     """How long a consumer may hold a message without acknowledging it."""
+    retention_ms: int | None = None
+    """How long after its publishing a message is kept that is settled; -1: for ever; None: as long
+    as ``retention_bytes`` says, and not at all where that is None, too."""
+    retention_bytes: int | None = None
+    """How many bytes of what is settled are kept, at each level of priority; -1: all."""
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> QueueArguments:
@@ -134,7 +140,7 @@ _IN_MS = {name: f"{name}_ms" for name in ("message_ttl", "expires", "consumer_ti
 def _number(lowest: int, highest: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         number = value
-        if isinstance(value, str) and value.isascii() and value.isdigit():
+        if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
             number = int(value)
         if not isinstance(number, int) or isinstance(number, bool):
             raise InvalidInputError(f"{name} takes a whole number, not {value!r:.80}")
@@ -167,6 +173,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "delivery_limit": _number(0, _MAX_COUNT),
     "max_priority": _number(0, MAX_PRIORITY),
     "consumer_timeout_ms": _number(1, MAX_MS),
+    "retention_ms": _number(-1, _MAX_COUNT),
+    "retention_bytes": _number(-1, _MAX_COUNT),
 }
 assert tuple(_CHECKS) == QueueArguments._fields
 

@@ -250,8 +250,9 @@ class Housekeeper(Generic[_S]):
     def checkpoint(self) -> None:
         """Put the ledgers of all queues in use on stable storage, and delete settled segments."""
         for queue in self._queues():
-            self._tolerantly(f"checkpoint of {queue.name}", lambda: self._checkpoint(queue))  # noqa: B023 - called at once
+            self._tolerantly(f"checkpoint of {queue.name}", lambda: self.keep(queue))  # noqa: B023 - called at once
 
-    def _checkpoint(self, queue: _S) -> None:
+    def keep(self, queue: _S) -> None:
+        """Put the ledgers of a queue on stable storage, and delete settled segments."""
         queue.checkpoint(tolerant=False)
         self._upkeep(queue).drop_settled()

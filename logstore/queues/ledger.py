@@ -20,7 +20,7 @@ leaves what was before, or what is after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,7 +36,6 @@ from logstore.queues.ledger_rows import (
     Reason,
     Rows,
     Span,
-    bits_of,
     held_key,
     joined_lease,
     lease_key,
@@ -46,6 +45,7 @@ from logstore.queues.ledger_rows import (
     unpack_held_key,
     unpack_offset,
 )
+from logstore.queues.spans import gaps, joined
 
 __all__ = ["Ledger", "Policy", "Sizes"]
 
@@ -343,15 +343,41 @@ class Ledger:
 
     def purge(self, log_end: int) -> int:
         """Drop all that waits, held messages included; returns how many it were."""
+        return self.skip_waiting(log_end, log_end=log_end)
+
+    def skip_waiting(self, to: int, *, log_end: int) -> int:
+        """Settle all that waits below ``to``, which is the cursor or beyond it, held messages
+        included; returns how many it were."""
         head = self.head
-        count = head.ready(log_end) + head.held
+        self.count_to(log_end)
+        count = head.ready(to) + head.held
         for kind in (RETURNED, HELD):
             for key, _ in list(self._rows.items(self._key + kind)):
                 self._rows.delete(key)
-        head.returned = head.held = head.ready_bytes = 0
+        head.returned = head.held = 0
         head.next_due = NEVER
-        head.cursor = max(head.cursor, log_end)
+        head.cursor = max(head.cursor, to)
+        if self._sizes is not None:
+            head.ready_bytes = self._sizes(head.cursor, max(0, log_end - head.cursor))
         head.counted_end = max(head.counted_end, log_end)
+        return count
+
+    def bring_back(self, runs: Iterable[tuple[int, int]]) -> int:
+        """Make ready again what is settled in ``runs`` of offsets that the log still has, each from
+        its first to before its end, ascending; returns how many it were.
+
+        It counts as redelivered once. What is in a lease stays its holder's, and what is held or
+        dead stays so.
+        """
+        head = self.head
+        taken = [(span.first, span.end) for span in self.outstanding()]
+        count = 0
+        for first, length in gaps(runs, taken, head.cursor):
+            self._put_span(RETURNED, Span(first, length, 1))
+            count += length
+            if self._sizes is not None:
+                head.ready_bytes += self._sizes(first, length)
+        head.returned += count
         return count
 
     def drop_head(self, most: int, *, log_end: int, reason: Reason) -> int:
@@ -465,21 +491,3 @@ class Ledger:
                     head.ready_bytes += self._sizes(span.first, span.length)
         head.counted_end = head.cursor
         self.count_to(log_end)
-
-
-def joined(spans: list[Span]) -> list[Span]:
-    """Neighbours that are alike as one; ``spans`` are in order."""
-    result: list[Span] = []
-    for span in spans:
-        last = result[-1] if result else None
-        if last is not None and last.end == span.first and last[2:] == span[2:]:
-            result[-1] = last._replace(length=last.length + span.length)
-        else:
-            result.append(span)
-    return result
-
-
-def bits_between(lease: Lease, first: int, end: int) -> int:
-    """The bits of a lease's offsets from ``first`` to before ``end``."""
-    start = max(first, lease.first)
-    return bits_of(start - lease.first, max(0, min(end, lease.first + lease.length) - start))

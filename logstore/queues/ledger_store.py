@@ -292,9 +292,13 @@ class LogLedger:
         def look(rows: Rows, _: Rows) -> _T:
             if rows.get(self.key) is not None:
                 return action(self.load(rows))
-            return action(self._restored(MemoryRows(), self._ledgers.saved(self.key)))
+            return action(self.restored(MemoryRows()))
 
         return self._ledgers.read(look)
+
+    def restored(self, rows: MemoryRows) -> Ledger:
+        """What it would begin with, in rows that go no further."""
+        return self._restored(rows, self._ledgers.saved(self.key))
 
     # Checkpoints ------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from logstore.partition_files import PartitionFiles
 from logstore.queues.catalogue import Catalogue
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.queue import WorkQueue
+from logstore.queues.retention import log_config
 from logstore.segments.files import Files
 
 __all__ = ["QUEUES", "OpenQueues"]
@@ -38,7 +39,8 @@ QUEUES = "queues"
 LOG_CONFIG = LogConfig.from_overrides(
     {"retention_ms": -1, "retention_bytes": -1, "segment_bytes": 64 << 20}
 )
-"""How the logs of queues are kept: what is not acknowledged stays, and what is goes by segments."""
+"""How the logs of queues are kept: what is not settled stays, and what is goes by segments
+(``logstore.queues.retention``)."""
 
 
 class OpenQueues:
@@ -108,7 +110,8 @@ class OpenQueues:
 
     def _new_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
         queue_id = definition.queue_id
-        return self._partitions.open(queue_id.hex, level, queue_id, LOG_CONFIG)
+        config = log_config(definition.arguments, LOG_CONFIG)
+        return self._partitions.open(queue_id.hex, level, queue_id, config)
 
     def partitions(self) -> Iterator[contextlib.AbstractContextManager[PartitionLog]]:
         """Every log that has files. One that is open here is lent; any other is opened for the

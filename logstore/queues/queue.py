@@ -7,6 +7,7 @@ to be done from time to time is ``logstore.queues.queue_upkeep``'s.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from logstore.queues.limits import DeadLetter, publish_limited
 from logstore.queues.message import LOOKED_AT, Message
 from logstore.queues.properties import Envelope, Published, to_records
 from logstore.queues.reading import MessageReader, Verdicts, judge
+from logstore.queues.retention import keeps_settled
 from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
 
@@ -39,9 +41,14 @@ DEFAULT_CONSUMER_TIMEOUT_MS = 30 * 60 * 1000
 """RabbitMQ's."""
 _FRESH_BYTES = 64 << 10
 """The largest body that is kept for whoever may wait for it."""
+_CHECKED_AT_ONCE = 10_000
+"""Of so many messages at a time it is looked whether the log has them."""
 SIGNAL = "signal"
 """A file in the directory of level 0, which is written to when there is something to take that no
 append tells of."""
+KEEPING = "retention"
+"""A file in the directory of level 0 that whoever deletes settled segments, or makes something of
+them ready again, holds a lock on."""
 
 
 class QueueCounts(NamedTuple):
@@ -260,7 +267,7 @@ class WorkQueue(Source[Level, Message]):
         arguments = self.definition.arguments
         if arguments.message_ttl_ms is not None or arguments.expires_ms is not None:
             return True
-        if self.definition.auto_delete:
+        if self.definition.auto_delete or keeps_settled(arguments):
             return True
         boottime = self.clock.boottime_ms()
 
@@ -337,7 +344,11 @@ class WorkQueue(Source[Level, Message]):
             found = level.ledger.looked_at(look)
             for span in level.ledger.looked_at(lambda one: one.outstanding()):
                 # By a reader of its own, that has not kept what may be gone.
-                there = len(MessageReader(level.log).read(span.first, span.length, LOOKED_AT))
+                reader = MessageReader(level.log)
+                there = sum(
+                    len(reader.read(first, min(_CHECKED_AT_ONCE, span.end - first), LOOKED_AT))
+                    for first in range(span.first, span.end, _CHECKED_AT_ONCE)
+                )
                 if there < span.length and span.first >= start:
                     found.append(
                         f"of the messages {span.first} to {span.end - 1} the log has only {there}"
@@ -346,6 +357,17 @@ class WorkQueue(Source[Level, Message]):
         return faults
 
     # Life -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, nobody else deletes settled segments. Raises BlockingIOError where somebody is
+        at it."""
+        lock = self.files.lock(os.path.join(self.level(0).log.directory, KEEPING))
+        try:
+            lock.acquire()
+            yield
+        finally:
+            lock.close()
 
     def close(self) -> None:
         """Let go of the logs, which their opener closes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from logstore.appending import Acks
 from logstore.queues.channel import Channel
@@ -14,6 +14,7 @@ from logstore.queues.exchange import Exchange
 from logstore.queues.message import Message
 from logstore.queues.queue import QueueCounts
 from logstore.queues.rpc import DEFAULT_SERVER_PREFETCH, Handler, RpcServer
+from logstore.queues.seeking import SeekTarget, Sought, seek
 
 if TYPE_CHECKING:
     from logstore.queues.broker import Broker
@@ -113,6 +114,36 @@ class Queue:
         """Drop all messages that wait, delayed ones included, and return how many it were; those
         that were delivered stay their holders'."""
         return self._broker.writable_queue(self.definition).purge()
+
+    def seek(
+        self,
+        offset: int | Literal["earliest", "latest"] | None = None,
+        *,
+        time_ms: int | None = None,
+        shift_by: int | None = None,
+        priority: int | None = None,
+        dry_run: bool = False,
+    ) -> list[Sought]:
+        """Deliver from an earlier place again, or skip to a later one; returns what was done, for
+        each level of priority, the highest first.
+
+        To an ``offset``, or as far back or ahead as there is (``"earliest"``, ``"latest"``); to
+        what was published at ``time_ms`` (milliseconds since 1970) or later; or by so many messages
+        from the first one that was never delivered (``shift_by``, back below 0).
+
+        Going back makes ready what was settled from there on and the log still has
+        (``retention_ms``, ``retention_bytes``): redelivered, with a delivery count of 1. Going to
+        the first message that was never delivered, or beyond it, settles all that waits in front.
+        What consumers hold stays theirs either way, and their acknowledgements count. Offsets are
+        counted for each ``priority``; ``dry_run`` only says what would be done. A seek survives a
+        power cut.
+
+        Raises InvalidInputError for a place that the log has not come to, PreconditionFailedError
+        where more would be ready than ``max_length`` or ``max_length_bytes`` allow.
+        """
+        found = self._broker.work_queue if dry_run else self._broker.writable_queue
+        target = SeekTarget(offset, time_ms, shift_by)
+        return seek(found(self.definition), target, priority=priority, dry_run=dry_run)
 
     def counts(self) -> QueueCounts:
         """How many messages are ready, delivered, delayed; and how many consume."""

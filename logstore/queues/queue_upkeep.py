@@ -7,10 +7,10 @@ settled.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from functools import partial
-from itertools import pairwise
 
 from logstore.errors import FormatError, LogstoreError, UnknownQueueError
 from logstore.queues.attendance import end_overdue
@@ -22,6 +22,7 @@ from logstore.queues.limits import DeadLetter, drop_beyond
 from logstore.queues.message import LOOKED_AT, Message
 from logstore.queues.queue import Level, WorkQueue
 from logstore.queues.reading import Verdicts, expiry, judge
+from logstore.queues.retention import due_segments, keeps_settled, settled_segments
 from logstore.queues.sorting import settle
 
 __all__ = ["Upkeep"]
@@ -232,34 +233,32 @@ class Upkeep:
         return now >= used_ms + expires_ms
 
     def drop_settled(self) -> int:
-        """Delete the segments in which nothing is left to deliver; returns how many."""
-        dropped = 0
-        for level in self.queue.levels():
-            bases = level.log.segments
-            if len(bases) > 1:
-                cursor, spans = level.ledger.looked_at(
-                    lambda one: (one.head.cursor, one.outstanding())
-                )
-                settled = settled_segments(bases, cursor, spans)
-                if settled:
-                    dropped += len(level.log.drop_segments(settled))
-        return dropped
+        """Delete the segments in which nothing is left to deliver and that retention does not keep;
+        returns how many. Nothing is done while somebody seeks, and may bring them back."""
+        queue = self.queue
+        if not any(self._due(level) for level in queue.levels()):
+            return 0
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(queue.keeping())
+            except BlockingIOError:
+                return 0
+            due = [(level, self._due(level)) for level in queue.levels()]
+            return sum(len(level.log.drop_segments(bases)) for level, bases in due if bases)
+
+    def _due(self, level: Level) -> list[int]:
+        """The base offsets of the segments of a level that are to go."""
+        bases = level.log.segments
+        if len(bases) < 2:
+            return []
+        cursor, spans = level.ledger.looked_at(lambda one: (one.head.cursor, one.outstanding()))
+        settled = settled_segments(bases, cursor, spans)
+        arguments = self.queue.definition.arguments
+        if not settled or not keeps_settled(arguments):
+            return settled
+        infos = [info for info in level.log.segment_infos() if info.base_offset in set(settled)]
+        return due_segments(infos, arguments, now_ms=self.queue.clock.now_ms())
 
 
 class _ChangedError(Exception):
     """The head of the queue is not what it was any more."""
-
-
-def settled_segments(bases: tuple[int, ...], cursor: int, spans: list[Span]) -> list[int]:
-    """The base offsets of those segments, the last one left out, that lie below the cursor and hold
-    none of ``spans``, which are in order."""
-    settled = []
-    place = 0
-    for base, following in pairwise(bases):
-        if following > cursor:
-            break
-        while place < len(spans) and spans[place].end <= base:
-            place += 1
-        if place == len(spans) or spans[place].first >= following:
-            settled.append(base)
-    return settled

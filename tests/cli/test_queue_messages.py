@@ -188,3 +188,45 @@ def test_ctrl_c_gives_the_message_back(path: Path) -> None:
         code, complaint = end_of(process)
     assert (code, complaint) == (130, b"logstore: interrupted\n")
     assert (queue_of(path)["ready"], queue_of(path)["unacked"]) == (3, 0)
+
+
+def test_seeking_delivers_again_and_says_what_it_would_do(path: Path) -> None:
+    run("queue get payments --count 3", store=path)
+    assert only_line(run("queue seek payments --shift-by -2 --dry-run", store=path).stdout) == (
+        "queue payments: to offset 1, 2 messages would be ready again"
+    )
+    assert queue_of(path)["ready"] == 0
+    assert json_lines(run("queue seek payments --to-offset 1 --json", store=path)) == [
+        {
+            "name": "payments",
+            "level": 0,
+            "offset": 1,
+            "returned": 2,
+            "skipped": 0,
+            "in_flight": 0,
+            "dry_run": False,
+        }
+    ]
+    assert run("queue get payments", store=path).stdout_bytes == b"two\n"
+    assert only_line(run("queue seek payments --to-latest", store=path).stdout) == (
+        "queue payments: to offset 3, 1 message was skipped"
+    )
+    assert only_line(run("queue seek payments --to-time 1h", store=path).stdout) == (
+        "queue payments: to offset 0, 3 messages are ready again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "complaint"),
+    [
+        ("", 2, "where to? Give one of --to-offset"),
+        ("--to-earliest --to-latest", 2, "where to? Give one of"),
+        ("--to-offset 9", 2, "offset 9 is beyond the log's end, 3"),
+        ("--to-time yesterday", 2, "'yesterday' is no time"),
+        ("--to-earliest --priority 3", 2, "the priorities 0 to 0, not 3"),
+    ],
+)
+def test_seeking_nowhere_is_wrong_use(path: Path, given: str, code: int, complaint: str) -> None:
+    result = run("queue seek payments", *given.split(), store=path, code=code)
+    assert complaint in result.stderr
+    assert queue_of(path)["ready"] == 3

@@ -295,6 +295,44 @@ class LedgerMachine(RuleBasedStateMachine):
                 model.messages[offset].state = "settled"
             model.cursor = end
 
+    @rule(
+        back=st.integers(0, 20),
+        lost=st.lists(st.integers(0, 40), max_size=3),
+        crash=CRASHES,
+    )
+    def seek_back(self, back: int, lost: list[int], crash: bool) -> None:
+        model = self.model
+        first = max(0, model.cursor - back)
+        edges = [first, *sorted({one for one in lost if first <= one < model.cursor})]
+        # The log has not got the messages at the edges: retention took them.
+        runs = [
+            (edge + 1, end) for edge, end in zip(edges, [*edges[1:], model.cursor], strict=True)
+        ]
+        there = [offset for run in runs for offset in range(*run)]
+        expected = [offset for offset in there if model.messages[offset].state == "settled"]
+        counts: list[int] = []
+        if self.command(lambda ledger: counts.append(ledger.bring_back(runs)), crash=crash):
+            assert counts == [len(expected)]
+            for offset in expected:
+                model.messages[offset] = Message("returned", deliveries=1)
+
+    @rule(ahead=st.integers(0, 12), crash=CRASHES)
+    def seek_forward(self, ahead: int, crash: bool) -> None:
+        model = self.model
+        end = len(model.messages)
+        to = min(model.cursor + ahead, end)
+        skipped = [one for one in model.ready() + model.offsets("held") if one < to]
+        counts: list[int] = []
+
+        def act(ledger: Ledger) -> None:
+            counts.append(ledger.skip_waiting(to, log_end=end))
+
+        if self.command(act, crash=crash):
+            assert counts == [len(skipped)]
+            for offset in skipped:
+                model.messages[offset].state = "settled"
+            model.cursor = to
+
     @rule(most=st.integers(1, 8), crash=CRASHES)
     def drop_head(self, most: int, crash: bool) -> None:
         model = self.model

@@ -11,7 +11,8 @@ import logstore
 from logstore import NackedError, PreconditionFailedError, Store
 from logstore.queues.ledger_rows import Span
 from logstore.queues.queue_face import Queue
-from logstore.queues.queue_upkeep import Upkeep, settled_segments
+from logstore.queues.queue_upkeep import Upkeep
+from logstore.queues.retention import settled_segments
 
 from .support import (
     NAME,
