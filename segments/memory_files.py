@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from logstore.segments.errors import InvalidInputError
 from logstore.segments.files import File, FileLock, SharedBytes, Watch
 
 __all__ = ["CrashMode", "MemoryFiles"]
@@ -60,7 +61,10 @@ class MemoryFiles:
     ) -> None:
         self.capacity = capacity
         self.now_ms = now_ms
-        self._boot = boot
+        self.boot = boot
+        """Counts the starts of the machine."""
+        self.written = 0
+        """Bytes written so far, overwritten and removed ones included."""
         self._inodes = 0
         self._names: dict[str, _Inode | None] = {"/": None, ".": None}
         """What every path leads to; None is a directory."""
@@ -216,7 +220,7 @@ class MemoryFiles:
 
     def boot_id(self) -> str:
         """What changes when the machine restarts, and what is unsynced is lost."""
-        return f"boot-{self._boot}"
+        return f"boot-{self.boot}"
 
     @property
     def used(self) -> int:
@@ -224,7 +228,24 @@ class MemoryFiles:
         inodes = {inode.number: inode for inode in self._names.values() if inode is not None}
         return sum(len(inode.data) for inode in inodes.values())
 
+    def paths(self) -> list[str]:
+        """The sorted paths of all files; directories are not among them."""
+        return sorted(path for path, inode in self._names.items() if inode is not None)
+
     # Crashes ----------------------------------------------------------------------------------
+
+    def flip(self, path: str, position: int) -> None:
+        """Turn a bit of the byte at ``position`` over, as if the disk had: what was synced is
+        changed, too, and nobody is told. Raises InvalidInputError where the file has no such byte.
+        """
+        inode = self._inode(path)
+        if not 0 <= position < len(inode.data):
+            raise InvalidInputError(f"{path} has {len(inode.data)} bytes, none at {position}")
+        inode.data[position] ^= 1
+        if position < len(inode.synced):
+            synced = bytearray(inode.synced)
+            synced[position] ^= 1
+            inode.synced = bytes(synced)
 
     def crash(self, mode: CrashMode, rng: random.Random | None = None) -> MemoryFiles:
         """The file system that is found after a crash now; this one is not changed.
@@ -233,7 +254,7 @@ class MemoryFiles:
         machine has been started anew: the boot id is another.
         """
         rng = rng or random.Random(0)
-        boot = self._boot + (mode is not CrashMode.KILL)
+        boot = self.boot + (mode is not CrashMode.KILL)
         after = MemoryFiles(capacity=self.capacity, boot=boot, now_ms=self.now_ms)
         after._inodes = self._inodes
         copies: dict[int, _Inode] = {}
@@ -346,6 +367,7 @@ class _MemoryFile:
         _write(self._inode.data, position, bytes(data))
         self._inode.modified_ms = self._files.now_ms()
         self._inode.pending.append((position, bytes(data)))
+        self._files.written += len(data)
         return len(data)
 
     def size(self) -> int:
