@@ -1,0 +1,101 @@
+"""Acknowledged records that are gone: whether anything promised that they would not be, and why.
+
+A record is noted as missing when a replica without it leads. It may come back: a later leader may
+have it. So what is lost for good is decided at the end, when everything is healed and read.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from logstore.replication.checkers.findings import Loss
+from logstore.replication.checkers.lineage import BatchNode, Lineage
+from logstore.replication.checkers.timeline import PartitionTimeline
+from logstore.replication.history import (
+    BitRot,
+    Crashed,
+    DiskLost,
+    Elected,
+    Event,
+    ReplicaFailed,
+    Truncated,
+)
+from logstore.replication.promise import Promise, PromiseSettings, promises
+
+__all__ = ["Missing", "Missings", "causes_of"]
+
+
+class Missing(NamedTuple):
+    """A batch that the leader has not got, and what befell it."""
+
+    node: BatchNode
+    at_us: int
+    """When that leader was elected, or came back."""
+    promise: Promise
+    causes: tuple[Event, ...]
+
+
+class Missings:
+    """The batches of one partition that leaders were found to lack."""
+
+    def __init__(
+        self, lineage: Lineage, timeline: PartitionTimeline, settings: PromiseSettings
+    ) -> None:
+        self._lineage = lineage
+        self._timeline = timeline
+        self._settings = settings
+        self.by_node: dict[BatchNode, Missing] = {}
+        """What is missing, or was; the first time counts."""
+
+    def note(self, nodes: list[BatchNode], at_us: int, *, committed: bool) -> list[Missing]:
+        """Batches are missing; returns those whose loss breaks a promise."""
+        broken = []
+        for node in nodes:
+            if node in self.by_node:
+                continue
+            hardships = self._timeline.hardships(node.appended_us, node.leader)
+            promise = promises(self._settings, hardships, committed=committed)
+            missing = Missing(node, at_us, promise, causes_of(node, self._timeline))
+            self.by_node[node] = missing
+            if promise.holds:
+                broken.append(missing)
+        return broken
+
+    def lost(self, gone: list[BatchNode]) -> list[Loss]:
+        """The losses to tell of, for acknowledged batches that are gone at the end; neighbours that
+        were lost together make one."""
+        losses: list[Loss] = []
+        last: Missing | None = None
+        for node in gone:
+            missing, told = self.by_node[node], node.acknowledged
+            if told is None or missing.promise.holds:
+                continue  # a broken promise is no loss to be explained
+            together = last is not None and last[1:] == missing[1:]
+            if together and losses:
+                ids = losses[-1].record_ids + told.record_ids
+                losses[-1] = losses[-1]._replace(record_ids=ids)
+            else:
+                losses.append(
+                    Loss(
+                        self._timeline.partition,
+                        node.base_offset,
+                        told.record_ids,
+                        acknowledged_us=told.at_us,
+                        lost_us=missing.at_us,
+                        reasons=missing.promise.reasons,
+                        causes=missing.causes,
+                    )
+                )
+            last = missing
+        return losses
+
+
+def causes_of(node: BatchNode, timeline: PartitionTimeline) -> tuple[Event, ...]:
+    """What happened since a batch was appended that can have to do with its loss: broken storage,
+    elections, and the truncations that took it."""
+    return tuple(
+        event
+        for event in timeline.since(node.appended_us)
+        if isinstance(event, Crashed | DiskLost | BitRot | ReplicaFailed | Elected)
+        or (isinstance(event, Truncated) and event.to_offset < node.next_offset)
+    )
