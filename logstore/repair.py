@@ -37,6 +37,7 @@ from logstore.repair_files import (
     batch_epochs,
     epochs_of,
     new_indexes,
+    refuse_beside_broker,
     save_and_cut,
     set_aside,
     set_epochs,
@@ -63,9 +64,7 @@ from logstore.structure import (
 
 __all__ = ["Repair", "repair"]
 
-_STATE = "state"
-_LOCK = "lock"
-_CLEANER_LOCK = "cleaner"
+_STATE, _LOCK, _CLEANER_LOCK = "state", "lock", "cleaner"
 _INDEXES = (filenames.OFFSET_INDEX, filenames.TIME_INDEX)
 _OFFSETS = (filenames.LOG_START_CHECKPOINT, filenames.CLEANER_CHECKPOINT)
 
@@ -111,13 +110,15 @@ def repair(
     wrong with one partition (its locks included) ends as ``failed``, and the others go on.
     ``drop_damaged`` takes out damaged batches, too; everything that is taken out of a log is saved
     beside it as ``<log>.removed-<position>``. Raises InvalidInputError when ``path`` is no such
-    directory.
+    directory, LockTimeoutError where a broker runs on it and something would be changed.
     """
     files = files or DiskFiles()
     path = os.fsdecode(path)
     directories = partition_directories(files, path) if files.is_directory(path) else None
     if directories is None:
         raise InvalidInputError(f"{path}: neither a partition's directory nor one of partitions")
+    if not dry_run:
+        refuse_beside_broker(path)
     for directory in directories:
         partition = _Partition(
             files, directory, clock or SystemClock(), dry_run, drop_damaged, lock_timeout

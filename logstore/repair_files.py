@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from logstore.config import LogConfig
 from logstore.definitions import TOPIC_PREFIX, TopicDefinition, decode, topic_from
-from logstore.errors import FormatError, LogstoreError
+from logstore.errors import FormatError, LockTimeoutError, LogstoreError
 from logstore.log import PartitionLog
 from logstore.metadata import METADATA_TOPIC, TOPICS
 from logstore.repair_plan import EpochAt, SegmentPlan
 from logstore.segments import filenames
 from logstore.segments.batch import Batch
+from logstore.segments.broker_lock import running_broker
 from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
 from logstore.segments.control import ControlType, control_type
 from logstore.segments.files import File, Files, read_bounded, write_fully
@@ -29,6 +30,7 @@ __all__ = [
     "batch_epochs",
     "epochs_of",
     "new_indexes",
+    "refuse_beside_broker",
     "save_and_cut",
     "set_aside",
     "set_epochs",
@@ -42,6 +44,16 @@ _REMOVED = ".removed-"
 _EPOCH = struct.Struct(">i")
 _EPOCH_POSITION = 12
 """Of the leader epoch in a batch's header."""
+
+
+def refuse_beside_broker(path: str) -> None:
+    """Raise LockTimeoutError if a Kafka broker runs on the directory."""
+    broker = running_broker(path)
+    if broker is not None:
+        raise LockTimeoutError(
+            f"{path}: a Kafka broker (process {broker}) runs on it; stop it first, or see with "
+            "--dry-run what would be done"
+        )
 
 
 def save_and_cut(

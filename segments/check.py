@@ -38,7 +38,7 @@ from logstore.segments.layout import (
     partition_directories,
     partition_files,
 )
-from logstore.segments.scan import Damage, scan, survey
+from logstore.segments.scan import Damage, look_twice
 
 __all__ = ["Finding", "Totals", "check"]
 
@@ -279,7 +279,7 @@ class _Partition:
             )
         if base is not None:
             self.next_offset = base
-        for item in _look_twice(file, self.pause if active else None):
+        for item in look_twice(file, self.pause if active else None):
             if isinstance(item, Damage):
                 end = item.position + item.size
                 yield Finding(
@@ -409,7 +409,19 @@ class _Partition:
             last_offset = entry.last_offset
 
     def _snapshot(self, file: PartitionFile) -> Iterator[Finding]:
-        for number, entry in enumerate(producer_snapshot.decode(self._read(file))):
+        data = self._read(file)
+        try:
+            entries = producer_snapshot.decode(data)
+        except FormatError:
+            # A broker writes it in place: what is not whole gets a second look. An empty one tells
+            # nobody anything wrong, and whoever opens the log passes over it.
+            self.pause()
+            data = self._read(file)
+            if not data:
+                yield Finding("note", file.path, 0, "the snapshot is empty: it was begun only")
+                return
+            entries = producer_snapshot.decode(data)
+        for number, entry in enumerate(entries):
             latest = max(entry.last_offset, entry.current_transaction_first_offset)
             if file.base_offset is not None and latest >= file.base_offset:
                 yield _finding(
@@ -472,27 +484,3 @@ def _from_error(error: FormatError) -> Finding:
     found = None if error.found is None else str(error.found)
     path, position = error.path or "", error.position or 0
     return Finding("damage", path, position, error.reason, expected, found)
-
-
-def _look_twice(file: File, pause: Callable[[], None] | None) -> Iterator[Batch | Damage]:
-    """The batches of a log and the places that are none.
-
-    What is wrong at the very end may be a batch that is being written, so it is looked at again
-    after a ``pause`` (None where nobody writes): when it is whole then, or gone, or longer, a
-    writer is at work, and nothing is wrong with it.
-    """
-    end = file.size()
-    for item in survey(file, end=end):
-        size = item.size if isinstance(item, Damage) else item.header.size
-        at_end = item.position + size >= end
-        if pause and at_end and (isinstance(item, Damage) or not item.crc_ok):
-            pause()
-            again = next(scan(file, start=item.position, resync=False), None)
-            if again is None:
-                return
-            if isinstance(again, Batch) and again.crc_ok:
-                yield again
-                return
-            if file.size() != end:
-                return
-        yield item

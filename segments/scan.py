@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeGuard
 
 from logstore.segments.batch import HEADER_BYTES, MAX_BATCH_BYTES, Batch, peek
 from logstore.segments.errors import ChecksumError, FormatError
 from logstore.segments.files import File
 
-__all__ = ["Damage", "DamageKind", "has_unwritten_sector", "scan", "survey"]
+__all__ = ["Damage", "DamageKind", "has_unwritten_sector", "look_twice", "scan", "survey"]
 
 _CHUNK_BYTES = 1 << 20
 _SMALLEST_HEADER_BYTES = 17
@@ -105,6 +105,30 @@ def survey(file: File, *, start: int = 0, end: int | None = None) -> Iterator[Ba
                     break
             position = item.position + (item.size if isinstance(item, Damage) else item.header.size)
             yield item
+
+
+def look_twice(file: File, pause: Callable[[], None] | None) -> Iterator[Batch | Damage]:
+    """The batches of a log and the places that are none.
+
+    What is wrong at the very end may be a batch that is being written, so it is looked at again
+    after a ``pause`` (None where nobody writes): when it is whole then, or gone, or longer, a
+    writer is at work, and nothing is wrong with it.
+    """
+    end = file.size()
+    for item in survey(file, end=end):
+        size = item.size if isinstance(item, Damage) else item.header.size
+        at_end = item.position + size >= end
+        if pause and at_end and (isinstance(item, Damage) or not item.crc_ok):
+            pause()
+            again = next(scan(file, start=item.position, resync=False), None)
+            if again is None:
+                return
+            if isinstance(again, Batch) and again.crc_ok:
+                yield again
+                return
+            if file.size() != end:
+                return
+        yield item
 
 
 def _distrusted(window: _Window, batch: Batch, end: int) -> int | None:

@@ -222,8 +222,6 @@ class Broker:
 
     def create_topics(self, configs: Mapping[str, Mapping[str, str]]) -> dict[str, uuid.UUID]:
         """Make topics of one partition with these settings, and return their ids."""
-        import confluent_kafka
-
         admin = self.admin()
         topics = [
             _admin_module().NewTopic(name, 1, 1, config=dict(config))
@@ -231,13 +229,27 @@ class Broker:
         ]
         for made in admin.create_topics(topics, request_timeout=REQUEST_DEADLINE_S).values():
             made.result(REQUEST_DEADLINE_S)
-        described = admin.describe_topics(
-            confluent_kafka.TopicCollection(list(configs)), request_timeout=REQUEST_DEADLINE_S
-        )
-        return {
-            name: _uuid(str(answer.result(REQUEST_DEADLINE_S).topic_id))
-            for name, answer in described.items()
-        }
+        return self._ids_of(admin, list(configs))
+
+    def _ids_of(self, admin: Any, names: list[str]) -> dict[str, uuid.UUID]:
+        """The ids of topics; one that was made just now is not known to the broker for a moment."""
+        import confluent_kafka
+
+        deadline = time.monotonic() + REQUEST_DEADLINE_S
+        while True:
+            described = admin.describe_topics(
+                confluent_kafka.TopicCollection(names), request_timeout=REQUEST_DEADLINE_S
+            )
+            try:
+                return {
+                    name: _uuid(str(answer.result(REQUEST_DEADLINE_S).topic_id))
+                    for name, answer in described.items()
+                }
+            except confluent_kafka.KafkaException as error:
+                unknown = confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
+                if error.args[0].code() != unknown or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     # Errors -----------------------------------------------------------------------------------
 
