@@ -24,6 +24,7 @@ from logstore.metadata import Metadata
 from logstore.queues.attendance import note_use
 from logstore.queues.catalogue import Catalogue, DestinationType
 from logstore.queues.channel import Channel
+from logstore.queues.consumer_rows import load_queue_row
 from logstore.queues.consumption import QueueConsumption
 from logstore.queues.dead_letter import Reason
 from logstore.queues.definitions import (
@@ -185,10 +186,15 @@ class Broker:
         return self._used(definition)
 
     def _used(self, definition: QueueDefinition) -> Queue:
-        """To ask for a queue is to use it: it does not expire before long."""
-        if definition.arguments.expires_ms is not None and not self._read_only:
-            note_use(self._open(definition))
-            self._consumption.hurry()
+        """To ask for a queue is to use it: it does not expire before long, and what expires in it
+        is seen to from now on."""
+        if not self._read_only:
+            if definition.arguments.expires_ms is not None:
+                queue = self._open(definition)
+                note_use(queue)
+                self._consumption.due(queue, 0)
+            elif definition.arguments.message_ttl_ms is not None:
+                self._open(definition)
         return Queue(self, definition)
 
     def queues(self) -> list[QueueDefinition]:
@@ -245,7 +251,12 @@ class Broker:
             read_only=self._read_only,
             dead_letter=partial(self._bury, definition),
         )
-        queue.on_work = self._consumption.hurry
+        queue.on_work = partial(self._consumption.due, queue, 0)
+        queue.on_due = partial(self._consumption.due, queue)
+        if not self._read_only:
+            row = self._ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
+            if row.levels:  # there may be messages, and some of them expired
+                self._consumption.due(queue, 0)
         return queue
 
     def _bury(self, definition: QueueDefinition, dead: Sequence[DeadLetter]) -> None:

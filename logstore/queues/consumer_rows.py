@@ -2,8 +2,9 @@
 
 In the table of ledgers, under a queue's id, which is in front of all rows of its ledgers::
 
-    id                       how many consumers it has, whether it ever had one, when it was used
-                             last, and the levels of priority that have a log
+    id                       how many consumers it has; bits: whether it ever had one, whether any
+                             message has had a time to live of its own; when it was used last, and
+                             the levels of priority that have a log
 
 In a table of its own, one row for each consumer, by whatever store handle::
 
@@ -51,21 +52,24 @@ class QueueRow(NamedTuple):
     """When it was used last: milliseconds since 1970; 0: never, as far as is known."""
     levels: bytes = b""
     """The levels of priority that have a log, ascending."""
+    may_expire: bool = False
+    """Whether a message with a time to live of its own was ever published to it."""
 
     def pack(self) -> bytes:
         """The row's value."""
-        return _QUEUE.pack(self.consumers, self.had_consumer, self.used_ms) + self.levels
+        bits = self.had_consumer | self.may_expire << 1
+        return _QUEUE.pack(self.consumers, bits, self.used_ms) + self.levels
 
     @classmethod
     def unpack(cls, data: bytes) -> QueueRow:
         """The opposite."""
         try:
-            consumers, had_consumer, used_ms = _QUEUE.unpack(data[: _QUEUE.size])
+            consumers, bits, used_ms = _QUEUE.unpack(data[: _QUEUE.size])
         except struct.error:
             raise FormatError(
                 "a queue's row is broken", expected=_QUEUE.size, found=len(data)
             ) from None
-        return cls(consumers, bool(had_consumer), used_ms, data[_QUEUE.size :])
+        return cls(consumers, bool(bits & 1), used_ms, data[_QUEUE.size :], bool(bits & 2))
 
 
 def load_queue_row(rows: Rows, queue_id: bytes) -> QueueRow:

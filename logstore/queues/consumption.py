@@ -66,8 +66,8 @@ class Consumption(Generic[_S]):
             upkeep=upkeep,
             name=store,
         )
-        self.hurry = self._housekeeper.hurry
-        """There is something to do for a queue."""
+        self.due = self._housekeeper.due
+        """There will be something to do for a queue."""
         self._mutex = threading.Lock()
         self._numbers = itertools.count(1)
         """Of consumers: none of a session's has another one's."""

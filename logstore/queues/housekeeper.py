@@ -1,7 +1,9 @@
 """The thread that looks after the queues of a store handle, and finds out who has died.
 
-Every store handle that consumes has one. What they do is transactions, so it does not matter who
-comes first: the messages of a dead session come back within two ticks of whichever is left.
+A store handle that consumes has one, which looks around twenty times a second. In one that does not
+it sleeps until a message expires, or a queue does, and there is none where nothing will. What they
+do is transactions, so it does not matter who comes first: the messages of a dead session come back
+within two ticks of whichever is left that consumes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from logstore.clock import Clock
 from logstore.errors import UnknownQueueError, UnknownTopicError
 from logstore.queues import attendance
+from logstore.queues.agenda import Agenda
 from logstore.queues.channel import Channel
+from logstore.queues.ledger_rows import NEVER
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.registration import Registration
 from logstore.queues.source import Source
@@ -31,6 +35,10 @@ FLUSH_SECONDS = 0.0025
 """Acknowledgements that have waited for two rounds of so long are brought to the ledgers."""
 CALM_ROUNDS = 40
 """After so many such rounds without any, the thread sleeps for a whole tick again."""
+RETRY_MS = 1000
+"""When what has failed is tried again."""
+LONGEST_SLEEP = 60.0
+"""So many seconds it sleeps at most: the clock may be set forward."""
 CHECKPOINT_SECONDS = 1.0
 """How often ledgers are put into a checkpoint, if that takes less than a twentieth of it."""
 
@@ -47,13 +55,19 @@ class Tending(Protocol):
         UnknownTopicError when it was."""
         ...
 
+    @property
+    def next_ms(self) -> int:
+        """When there is something to do even if nothing changes, in milliseconds since 1970; 0: it
+        is to be tried again; NEVER: nothing."""
+        ...
+
     def drop_settled(self) -> int:
         """Delete what is on disk for no one any more."""
         ...
 
 
 class Housekeeper(Generic[_S]):
-    """One thread for each store handle that consumes."""
+    """One thread for each store handle, as long as there is or will be something to do."""
 
     def __init__(
         self,
@@ -90,6 +104,10 @@ class Housekeeper(Generic[_S]):
         """Whether acknowledgements may be waiting."""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
+        self._has_run = False
+        """Whether there ever was a thread."""
+        self._agenda: Agenda[_S] = Agenda()
+        """When there is something to do for queues, also if nobody consumes."""
         self._takers: set[tuple[bytes, bytes]] = set()
         self._takers_number = -1
         """The number of the last transaction when they were looked up."""
@@ -121,11 +139,19 @@ class Housekeeper(Generic[_S]):
             self._alert = True
             self._wake.set()
 
-    def hurry(self) -> None:
-        """There is something to do for a queue."""
+    def due(self, queue: _S, due_ms: int) -> None:
+        """There is something to do for a queue at that time, in milliseconds since 1970; 0:
+        now."""
+        with self._mutex:
+            if self._stopped.is_set():
+                return
+            earlier = self._agenda.note(queue.id, queue, due_ms)
         self.start()
-        self._next_tick = 0.0
-        self._wake.set()
+        if not due_ms:
+            self._next_tick = 0.0
+            self._wake.set()
+        elif earlier and self._thread is not threading.current_thread():
+            self._wake.set()
 
     # The thread -------------------------------------------------------------------------------
 
@@ -137,6 +163,7 @@ class Housekeeper(Generic[_S]):
                     self._thread = threading.Thread(
                         target=self._run, name=f"logstore queues of {self._name}", daemon=True
                     )
+                    self._has_run = True
                     self._thread.start()
 
     def finish(self) -> None:
@@ -144,14 +171,25 @@ class Housekeeper(Generic[_S]):
         self._stopped.set()
         self._wake.set()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is threading.current_thread():
+            return
+        if thread is not None:
             thread.join()
+        if self._has_run:
             self.tick()
 
     def _run(self) -> None:
+        while not self._stopped.is_set():
+            if self._channels or self._registrations:
+                self._attend()
+            elif not self._sleep_until_due():
+                return
+
+    def _attend(self) -> None:
+        """Look around as long as anybody consumes, and until all of that is in a checkpoint."""
         calm = 0
         self._next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
-        while not self._stopped.is_set():
+        while True:
             pause = FLUSH_SECONDS if self._alert else TICK_SECONDS
             left = self._next_tick - time.monotonic()
             if self._wake.wait(min(pause, max(left, 0.0))):
@@ -169,6 +207,29 @@ class Housekeeper(Generic[_S]):
                 self.checkpoint()
                 took = time.monotonic() - now
                 self._next_checkpoint = now + max(CHECKPOINT_SECONDS, 20 * took)
+                if not (self._channels or self._registrations):
+                    self.tick()  # says when there will be something to do without them
+                    return
+
+    def _sleep_until_due(self) -> bool:
+        """Do what there is to do by now, or sleep until then; False, and the thread ends, where
+        there will be nothing."""
+        now = self._clock.now_ms()
+        with self._mutex:
+            due = self._agenda.next_ms
+            if due == NEVER and not (self._channels or self._registrations):
+                self._thread = None
+                return False
+            # Not more often than somebody who consumes would: what follows is done together.
+            seconds = max((due - now) / 1000, self._next_tick - time.monotonic())
+            queues = self._agenda.take(now) if seconds <= 0 else []
+        if seconds > 0 and self._wake.wait(min(seconds, LONGEST_SLEEP)):
+            self._wake.clear()
+        if queues:
+            self._next_tick = time.monotonic() + TICK_SECONDS
+        for queue in queues:
+            self._tolerantly(queue.name, lambda: self.tend(queue))  # noqa: B023 - called at once
+        return True
 
     def _tolerantly(self, what: str, action: Callable[[], object]) -> None:
         """The next round tries again; the same trouble is told once."""
@@ -235,11 +296,21 @@ class Housekeeper(Generic[_S]):
     def tend(self, queue: _S) -> None:
         """Do what there is to do for a queue; for any thread."""
         upkeep = self._upkeep(queue)
+        with self._mutex:
+            self._agenda.forget(queue.id)
+        queue.due_ms = NEVER  # whoever publishes from now on says when that expires
+        again_ms = self._clock.now_ms() + RETRY_MS
         try:
             if upkeep.tend():
                 self._delete(queue)
+            again_ms = upkeep.next_ms or self._clock.now_ms() + 1
         except (UnknownQueueError, UnknownTopicError):
             self._upkeeps.pop(queue.id, None)  # it was deleted
+            again_ms = NEVER
+        finally:
+            if again_ms < NEVER:
+                queue.due_ms = min(queue.due_ms, again_ms)
+                self.due(queue, again_ms)
 
     def _upkeep(self, queue: _S) -> Tending:
         found = self._upkeeps.get(queue.id)

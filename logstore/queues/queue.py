@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple, cast
 
 from logstore.appending import Acks
@@ -25,11 +26,11 @@ from logstore.queues.consumer_rows import (
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_check import check_ledger
-from logstore.queues.ledger_rows import Head, Rows
+from logstore.queues.ledger_rows import NEVER, Head, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
 from logstore.queues.limits import DeadLetter, publish_limited
 from logstore.queues.message import LOOKED_AT, Message
-from logstore.queues.properties import Envelope, Published, to_records
+from logstore.queues.properties import Envelope, Properties, Published, to_records
 from logstore.queues.reading import MessageReader, Verdicts, judge
 from logstore.queues.retention import keeps_settled
 from logstore.queues.source import LedgeredLog, Source, Taken
@@ -49,6 +50,8 @@ append tells of."""
 KEEPING = "retention"
 """A file in the directory of level 0 that whoever deletes settled segments, or makes something of
 them ready again, holds a lock on."""
+
+_properties_of = attrgetter("properties")
 
 
 class QueueCounts(NamedTuple):
@@ -118,6 +121,8 @@ class WorkQueue(Source[Level, Message]):
         self._looked = -1
         """The number of the last transaction when it was looked which levels there are."""
         self._signal: File | None = None
+        self._may_expire = False
+        """Whether its row says that messages have had times to live of their own."""
 
     # Levels -----------------------------------------------------------------------------------
 
@@ -204,8 +209,43 @@ class WorkQueue(Source[Level, Message]):
     def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published:
         """Append messages, in one batch for each level of priority; says which were refused for
         want of room (``max_length``). Raises what appending raises."""
+        lifetime = self._lifetime(envelopes)
         if self.is_limited:
-            return publish_limited(self, envelopes, acks)
+            published = publish_limited(self, envelopes, acks)
+        else:
+            published = self._publish(envelopes, acks)
+        if lifetime < NEVER:
+            due = self.clock.now_ms() + lifetime + 1
+            if due < self.due_ms:
+                self.due_ms = due
+                self.on_due(due)
+        return published
+
+    def _lifetime(self, envelopes: Sequence[Envelope]) -> int:
+        """The shortest time to live of messages; NEVER where they have none. That any has one of
+        its own is noted, once, for whoever looks after queues that nobody has opened."""
+        least = NEVER
+        before: Properties | None = None
+        for properties in map(_properties_of, envelopes):
+            if properties is not before:
+                before = properties
+                if properties.expiration is not None:
+                    least = min(least, properties.expiration)
+        if least < NEVER and not self._may_expire:
+            self._note_expiring()
+        return least if self.ttl_ms is None else min(least, self.ttl_ms)
+
+    def _note_expiring(self) -> None:
+        if not self.ledgers.read(lambda rows, _: load_queue_row(rows, self.id)).may_expire:
+
+            def note(changes: Changes) -> None:
+                row = load_queue_row(changes.rows, self.id)
+                changes.rows.put(self.id, row._replace(may_expire=True).pack())
+
+            self.ledgers.change(note)
+        self._may_expire = True
+
+    def _publish(self, envelopes: Sequence[Envelope], acks: Acks) -> Published:
         now = self.clock.now_ms()
         if self.definition.levels == 1:
             level = self._by_number.get(0) or self._open(0)
@@ -272,7 +312,10 @@ class WorkQueue(Source[Level, Message]):
         boottime = self.clock.boottime_ms()
 
         def look(rows: Rows, _: Rows) -> bool:
-            for number in load_queue_row(rows, self.id).levels:
+            row = load_queue_row(rows, self.id)
+            if row.may_expire:
+                return True
+            for number in row.levels:
                 data = rows.get(self.id + bytes([number]))
                 head = Head() if data is None else Head.unpack(data)
                 if head.dead or head.earliest_deadline <= boottime:

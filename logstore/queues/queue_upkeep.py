@@ -50,11 +50,18 @@ class Upkeep:
         self._overdue_from = 0
         """Of leases, likewise; milliseconds since the machine's start."""
 
+    @property
+    def next_ms(self) -> int:
+        """When there is something to do even if nothing changes, in milliseconds since 1970; 0: it
+        is to be tried again; NEVER: nothing."""
+        return self._next_ms
+
     def tend(self) -> bool:
         """Do what there is to do now; True where the queue has expired, or an auto-delete queue has
         lost its last consumer, and is to be deleted.
         Raises UnknownQueueError when it was deleted."""
         queue = self.queue
+        queue.check_open()
         now = queue.clock.now_ms()
         boottime = queue.clock.boottime_ms()
         levels = queue.levels()

@@ -83,6 +83,10 @@ class Source(Generic[L_co, M_co]):
         """How long a lease lasts."""
         self.on_work: Callable[[], object] = lambda: None
         """Called when there is something for the housekeeper."""
+        self.due_ms = NEVER
+        """When the housekeeper looks again by itself, as far as it was told."""
+        self.on_due: Callable[[int], object] = lambda due_ms: None
+        """Called when there will be something for the housekeeper before that."""
         self._levels: tuple[L_co, ...] = ()
         """The logs that are open, in the order in which they are taken from; replaced as a
         whole."""
@@ -147,6 +151,11 @@ class Source(Generic[L_co, M_co]):
             return True
         return any(level.log.log_end_offset > level.cursor for level in self._levels)
 
+    def check_open(self) -> None:
+        """Raise ``deleted_error`` where it was let go of."""
+        if self._closed:
+            raise self.deleted_error()
+
     @property
     def next_due(self) -> int:
         """When the first held message is due, as far as it was seen."""
@@ -155,8 +164,7 @@ class Source(Generic[L_co, M_co]):
     def look(self) -> None:
         """Look at the ledgers, and open logs that somebody else has made. Raises
         ``deleted_error`` when it was deleted."""
-        if self._closed:
-            raise self.deleted_error()
+        self.check_open()
         number = self.ledgers.number()
         levels = self.levels()
 

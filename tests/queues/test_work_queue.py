@@ -194,7 +194,7 @@ def test_the_head_of_a_queue_expires_though_nobody_comes(store: Store, clock: To
     assert queue.counts().ready == 4
     clock.ahead_ms += 500
     tend(store)
-    assert queue.counts().ready == 1
+    wait_until(lambda: queue.counts() == (1, 0, 0, 0, 0))  # the housekeeper may have been quicker
     letters = failed.get_many(9)
     assert bodies(letters) == numbered(3)
     assert (letters[0].properties.headers or {})["x-first-death-reason"] == "expired"

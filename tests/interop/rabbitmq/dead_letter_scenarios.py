@@ -64,6 +64,14 @@ _REASONS = (
         drain("d"),
     ),
     scenario(
+        "expired by its own time",
+        queue("q", **_TO_D),
+        queue("d"),
+        *publish_to("q", "1", expiration=50, priority=2, message_id="m"),
+        wait_ready("d", 1),
+        drain("d"),
+    ),
+    scenario(
         "expired at once",
         queue("q", message_ttl=0, **_TO_D),
         queue("d"),

@@ -150,6 +150,13 @@ _TTL = (
         get("q"),
     ),
     scenario(
+        "an expiration of 0 is over at once",
+        queue("q"),
+        *publish_to("q", "1", expiration=0),
+        wait_ready("q", 0),
+        get("q"),
+    ),
+    scenario(
         "the smaller of two times to live counts",
         queue("q", message_ttl=600_000),
         queue("r", message_ttl=50),
@@ -204,6 +211,16 @@ _TTL = (
         wait_ready("d", 2),
         drain("d"),
         count("q"),
+    ),
+    scenario(
+        "nobody needs to look for a later message to expire",
+        queue("q", dead_letter_exchange="", dead_letter_routing_key="d"),
+        queue("d"),
+        *publish_to("q", "1", expiration=100),
+        wait_ready("d", 1),
+        *publish_to("q", "2", expiration=100),
+        wait_ready("d", 2),
+        drain("d"),
     ),
 )
 

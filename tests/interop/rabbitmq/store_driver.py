@@ -304,11 +304,7 @@ class StoreDriver(Driver):
         wanted = int(step.get("count", 0))
         queue = self._store().queue(step["queue"], passive=True)
 
-        def is_ready() -> bool:
-            self._store().maintain()
-            return queue.counts().ready == wanted
-
-        self._wait(str(step), is_ready)
+        self._wait(str(step), lambda: queue.counts().ready == wanted)
         return wanted
 
     def _wait_cancelled(self, step: Step) -> Outcome:
