@@ -36,7 +36,7 @@ def test_a_queue_is_declared_as_it_was_asked_for(tmp_path: Path) -> None:
     assert "queue 'tasks' is there with another auto_delete" in only_line(complaint)
     for words, part, code in (
         ("queue declare q --arg colour=red", "a queue has no argument 'colour'", 2),
-        ("queue declare q --arg max_length=-1", "max_length takes a whole number, not '-1'", 2),
+        ("queue declare q --arg max_length=-1", "max_length=-1 is out of bounds: 0 to", 2),
         ("queue declare q --arg max_length", "'max_length' is not of the form key=value", 2),
         ("queue declare amq.q", "are reserved", 1),
     ):
