@@ -39,6 +39,7 @@ _MODULES = {
     "replay": "replay",
     "restore": "backup",
     "retain": "maintain",
+    "stats": "stats",
     "topic": "topic",
     "truncate": "shorten",
 }

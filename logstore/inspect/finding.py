@@ -131,13 +131,20 @@ class Finder:
             return
         counters.decoded += 1
 
+        matches = query.matches if may_match else _never
+
         def is_match(row: ConsumerRecord) -> bool:
-            if not may_match or self.is_over() or not query.matches(row):
+            if not matches(row) or self.is_over():
                 return False
             counters.matches += 1
             return True
 
         yield from context.found(rows, is_match, path)
+
+
+def _never(_: ConsumerRecord) -> bool:
+    """No match is left to be found in the batch."""
+    return False
 
 
 def _everything(files: Files, partition: Partition) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -63,7 +64,6 @@ class CompiledQuery:
     """Tests of a record, and of a batch's bytes."""
 
     def __init__(self, query: Query) -> None:
-        self._invert = query.invert
         self._tests: list[_Test] = []
         self._needs: list[_Need] = []
         self._fixed, self._ignore_case = query.fixed, query.ignore_case
@@ -78,15 +78,19 @@ class CompiledQuery:
         for json_test in query.json:
             self._add_json(json_test)
         self._tests += query.where  # the slowest last
-        if self._invert:
-            self._needs.clear()
-
-    def matches(self, record: ConsumerRecord) -> bool:
+        holds = self._holds()
+        self.matches: _Test = holds
         """Whether a record is wanted; raises what an expression raises."""
-        for test in self._tests:
-            if not test(record):
-                return self._invert
-        return not self._invert
+        if query.invert:
+            self._needs.clear()
+            self.matches = lambda record: not holds(record)
+
+    def _holds(self) -> _Test:
+        """One test instead of several: a call less for each record where there is one already."""
+        tests = self._tests
+        if len(tests) == 1:
+            return tests[0]
+        return lambda record: all(test(record) for test in tests)
 
     def may_match(self, body: bytes | None) -> bool:
         """Whether one of the records may be wanted whose bytes these are; None: nobody knows."""
@@ -105,18 +109,25 @@ class CompiledQuery:
             self._needs.append(lambda body: text in body)
             return lambda data: data is not None and text in data
         search = compiled_pattern(pattern, fixed=self._fixed, ignore_case=self._ignore_case).search
-        self._need_text(pattern if self._fixed else literal_prefix(pattern))
-        return lambda data: data is not None and search(data.decode(*_ENCODING)) is not None
+        need = self._need_of(pattern if self._fixed else literal_prefix(pattern))
+        if need is None:
+            return lambda data: data is not None and search(data.decode(*_ENCODING)) is not None
+        self._needs.append(need)
+        # The same text spares most records of a batch that is decoded the expression.
+        return lambda data: (
+            data is not None and need(data) and search(data.decode(*_ENCODING)) is not None
+        )
 
-    def _need_text(self, text: str) -> None:
+    def _need_of(self, text: str) -> _Need | None:
+        """The test for a text that has to be there; None where it would spare nothing."""
         if self._ignore_case:
             text = max(_UNAMBIGUOUS.findall(text.lower()), key=len, default="")
-            if len(text) > 1:  # what is shorter is everywhere
-                folded = text.encode("ascii")
-                self._needs.append(lambda body: folded in body.lower())
-        elif text:
-            encoded = text.encode(*_ENCODING)
-            self._needs.append(lambda body: encoded in body)
+            if len(text) < 2:  # that is everywhere
+                return None
+            folded = text.encode("ascii")
+            return lambda body: folded in body.lower()
+        encoded = text.encode(*_ENCODING)
+        return (lambda body: encoded in body) if encoded else None
 
     def _add_header(self, header: HeaderTest) -> None:
         name = header.name
@@ -146,7 +157,9 @@ def compiled_pattern(pattern: str, *, fixed: bool, ignore_case: bool) -> re.Patt
     """The regular expression of a pattern; raises InvalidInputError for what is none."""
     flags = re.IGNORECASE if ignore_case else 0
     try:
-        return re.compile(re.escape(pattern) if fixed else pattern, flags)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what other versions of Python may make of it
+            return re.compile(re.escape(pattern) if fixed else pattern, flags)
     except (re.error, RecursionError, OverflowError) as error:
         raise InvalidInputError(f"{pattern!r} is no regular expression: {error}") from None
 

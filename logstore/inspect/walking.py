@@ -58,12 +58,13 @@ class Walk:
         trouble: Callable[[Trouble], object],
         control: bool = False,
     ) -> None:
-        """``control``: whether control batches are wanted, too."""
+        """``control``: whether all is wanted that lies in the files: control batches, too, and what
+        is below the log start offset."""
         self._files = files
         self._partition = partition
         self._trouble = trouble
         self._control = control
-        self.start = max(wanted.offset or 0, self._log_start())
+        self.start = max(wanted.offset or 0, 0 if control else self._log_start())
         """The first offset of the range, as far as it is known: of ``since`` it is found on the
         way."""
         self.end = _NO_END if wanted.end_offset is None else wanted.end_offset
@@ -268,14 +269,15 @@ class Walk:
 
 
 def body_of(batch: Batch) -> bytes | None:
-    """The bytes of a batch's records, decompressed; None for a compressed message of formats 0 and
-    1, whose bytes nobody asks for. Raises FormatError."""
+    """Bytes in which those of a batch's records stand, decompressed: of one that is not compressed
+    all of it, which saves a copy. None for a compressed message of formats 0 and 1, whose bytes
+    nobody asks for. Raises FormatError."""
     header = batch.header
+    if not header.attributes & 7 or not header.record_count:
+        return batch.raw
     if header.magic < 2:
-        return None if header.attributes & 7 else batch.raw
+        return None
     body = batch.raw[HEADER_BYTES:]
-    if not header.attributes & 7 or not body:
-        return body
     try:
         return decompress(header.codec, body)
     except FormatError as error:
@@ -292,7 +294,7 @@ def rows_of(
     """
     header = batch.header
     ahead = (partition.topic, partition.number)
-    if body is None or header.magic < 2 or not header.record_count:
+    if body is None or body is batch.raw:
         rows = batch.records(row_type=ConsumerRecord, ahead=ahead)
     else:
         appended = header.timestamp_type is TimestampType.LOG_APPEND
