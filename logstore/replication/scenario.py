@@ -30,7 +30,9 @@ from logstore.replication.settings import (
 )
 
 __all__ = [
+    "CLUSTER_WIDE",
     "FAULTS",
+    "SIDES",
     "Expectation",
     "Fault",
     "RandomFaults",
@@ -57,9 +59,10 @@ FAULTS = {
 """The kinds of faults, and what each does. (The last one is none, but happens in the same way.)"""
 
 CLUSTER_WIDE = ("flaky_network", "add_broker")
-"""Kinds that name no brokers."""
+"""Kinds that befall no single brokers."""
 
 SIDES = ("brokers", "controller", "clients")
+"""From whom brokers can be apart."""
 
 _number = integer(0)
 
