@@ -1,8 +1,10 @@
-"""``logstore queue seek``: what a queue has had is delivered again."""
+"""``logstore queue seek`` and ``redrive``: what a queue has had, or has given up, is delivered
+again."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import click
@@ -12,7 +14,9 @@ from logstore.cli.options import store_option
 from logstore.cli.output import Lines, count_of, json_line, standard_output
 from logstore.cli.pairs import json_option
 from logstore.cli.queue_messages import queue
+from logstore.queues.redrive import Redriven
 from logstore.queues.seeking import Sought
+from logstore.replay.messages import message_test
 from logstore.times import parse_time
 
 __all__ = ["queue"]
@@ -101,3 +105,88 @@ def _told(name: str, sought: Sought, *, many: bool, dry_run: bool) -> str:
         done = f"{count_of(sought.skipped, 'message')} {would} skipped"
     held = f"; consumers hold {sought.in_flight}, which stay theirs" if sought.in_flight else ""
     return f"queue {where}: to offset {sought.offset}, {done}{held}"
+
+
+@queue.command(short_help="Send dead letters back to where they came from.")
+@click.argument("name", metavar="QUEUE")
+@store_option
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="EXPR",
+    help="Only messages for which EXPR is true, as in: reason == 'expired' and json.total > 5. It "
+    "may ask for body, json, headers, properties, exchange, routing_key, queue, reason, deaths.",
+)
+@click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="At most N messages.")
+@click.option("--to", metavar="QUEUE", help="To this queue, and not to where each came from.")
+@click.option("--to-exchange", metavar="EXCHANGE", help="Publish them to this exchange.")
+@click.option(
+    "--routing-key", metavar="KEY", help="With --to-exchange: by this key; else by each one's own."
+)
+@dry_run_option
+@json_option
+def redrive(
+    name: str,
+    store: str,
+    where: tuple[str, ...],
+    limit: int | None,
+    to: str | None,
+    to_exchange: str | None,
+    routing_key: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Send the dead letters in QUEUE back to the queues in which they died, as they had got there.
+
+    Each is on stable storage there before it is gone here. Messages without a history of deaths,
+    and those whose queue is not there any more, stay, and are told. What x-death said is in the
+    header x-redrive then.
+
+    Example: logstore queue redrive failed --where "reason == 'rejected'" --dry-run
+    """
+    test = message_test(where, queue=name, now_ms=time.time_ns() // 1_000_000) if where else None
+    with logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None) as opened:
+        done = opened.queue(name, passive=True).redrive(
+            where=test,
+            limit=limit,
+            queue=to,
+            exchange=to_exchange,
+            routing_key=routing_key,
+            dry_run=dry_run,
+        )
+    if as_json:
+        standard_output().write(json_line(_redriven_fields(name, done, dry_run=dry_run)))
+        return
+    for line in _redriven_lines(name, done, to_exchange, dry_run=dry_run):
+        Lines().line(line)
+
+
+def _redriven_fields(name: str, done: Redriven, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "redriven": done.count,
+        "to": done.moved,
+        "unmatched": done.unmatched,
+        "left": [
+            {"reason": reason, "count": left.count, "offsets": left.offsets}
+            for reason, left in done.left.items()
+        ],
+        "dry_run": dry_run,
+    }
+
+
+def _redriven_lines(
+    name: str, done: Redriven, exchange: str | None, *, dry_run: bool
+) -> Iterator[str]:
+    verb = "would go" if dry_run else "went"
+    kind = "queue" if exchange is None else "exchange"
+    for target, count in done.moved.items():
+        yield f"{count_of(count, 'message')} {verb} from queue {name} to {kind} {target}"
+    if not done.moved:
+        yield f"no message {verb} from queue {name}"
+    if done.unmatched:
+        yield f"{count_of(done.unmatched, 'message')} did not match"
+    for reason, left in done.left.items():
+        offsets = ", ".join(map(str, left.offsets))
+        more = ", ..." if left.count > len(left.offsets) else ""
+        yield f"left {count_of(left.count, 'message')}: {reason} (offsets {offsets}{more})"

@@ -37,7 +37,7 @@ from logstore.queues.exchange import Exchange
 from logstore.queues.ledger_store import Ledgers
 from logstore.queues.limits import DeadLetter
 from logstore.queues.open_queues import OpenQueues
-from logstore.queues.properties import Envelope, Properties, check_short
+from logstore.queues.properties import Envelope, Properties, Published, check_short
 from logstore.queues.publisher import Publisher
 from logstore.queues.publishing import (
     Confirm,
@@ -45,6 +45,7 @@ from logstore.queues.publishing import (
     publish,
     publish_alike,
     publish_dead,
+    publish_into,
     publish_one,
 )
 from logstore.queues.queue import WorkQueue
@@ -400,6 +401,12 @@ class Broker:
             open_queue=self._open,
             now_ms=self._clock.now_ms(),
         )
+
+    def publish_into(self, queue: str, envelopes: Sequence[Envelope]) -> Published | None:
+        """Put messages into one queue (see ``publishing.publish_into``)."""
+        self._check_writable()
+        topology = self._catalogue.topology()
+        return publish_into(queue, envelopes, topology=topology, open_queue=self._open)
 
     def publisher(self, exchange: str, **options: Any) -> Publisher:
         """See ``Exchange.publisher``."""

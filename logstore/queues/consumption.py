@@ -76,7 +76,8 @@ class Consumption(Generic[_S]):
         """Of consumers that were not closed."""
         self._used = False
 
-    def _session(self) -> bytes:
+    def session(self) -> bytes:
+        """This handle's, which will hold something."""
         self._used = True
         return bytes.fromhex(self._sessions.own)
 
@@ -84,7 +85,7 @@ class Consumption(Generic[_S]):
         """A channel of one's own; see :class:`Channel`."""
         channel = Channel(
             self._ledgers,
-            session=self._session(),
+            session=self.session(),
             prefetch=prefetch,
             alert=self._housekeeper.alert,
             forget=self._forget_channel,
@@ -116,7 +117,7 @@ class Consumption(Generic[_S]):
     ) -> Registration:
         """A consumer's place, on a channel of its own unless one is given. ``on_last`` is called
         where it was the last one. Raises what ``attendance.register`` raises."""
-        session = self._session()
+        session = self.session()
         self._housekeeper.bury()  # what the dead held is delivered first, in its place
         number = next(self._numbers)
         tag = tag or f"ctag-{os.getpid()}-{number}"
@@ -248,7 +249,7 @@ class QueueConsumption(Consumption[WorkQueue]):
         getter = self._getters.get((channel, queue))
         if getter is None:
             self._housekeeper.bury()
-            getter = Getter(channel, queue, session=self._session())
+            getter = Getter(channel, queue, session=self.session())
             self._getters[channel, queue] = getter
         return getter.get(count, no_ack=no_ack)
 

@@ -28,12 +28,13 @@ from typing import Any, Literal
 
 from logstore.queues.properties import Envelope
 
-__all__ = ["Reason", "copied_to", "dead_letter", "goes_in_circles"]
+__all__ = ["HISTORY", "Reason", "copied_to", "dead_letter", "deaths_of", "goes_in_circles"]
 
 Reason = Literal["rejected", "expired", "maxlen", "delivery_limit"]
 """Why a message died."""
 
 HISTORY = "x-death"
+"""The header with the history of a message's deaths."""
 
 
 def dead_letter(
@@ -59,7 +60,7 @@ def dead_letter(
     }
     if properties.expiration is not None:
         death["original-expiration"] = str(properties.expiration)
-    history = _deaths(headers)
+    history = deaths_of(headers)
     place = {"reason": reason, "queue": queue, "exchange": envelope.exchange}
     if HISTORY not in headers:
         headers |= {f"x-first-death-{name}": value for name, value in place.items()}
@@ -88,15 +89,15 @@ def goes_in_circles(envelope: Envelope, queue: str) -> bool:
     """Whether a dead letter, as :func:`dead_letter` made it, must not go into ``queue``: it died
     there before, and was not rejected in any death since."""
     since: list[Mapping[str, Any]] = []
-    for death in _deaths(envelope.properties.headers or {}):
+    for death in deaths_of(envelope.properties.headers or {}):
         since.append(death)
         if death.get("queue") == queue:
             return all(one.get("reason") != "rejected" for one in since)
     return False
 
 
-def _deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The history; a publisher may have put anything there."""
+def deaths_of(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history, the latest death first; a publisher may have put anything there."""
     history = headers.get(HISTORY)
     if not isinstance(history, (list, tuple)):
         return []

@@ -54,6 +54,7 @@ __all__ = [
     "publish",
     "publish_alike",
     "publish_dead",
+    "publish_into",
     "publish_one",
     "return_unroutable",
     "with_properties",
@@ -300,6 +301,16 @@ def publish_dead(
     for name in sorted(by_queue):
         _append(name, by_queue[name], topology, open_queue, "all")
     return dropped
+
+
+def publish_into(
+    name: str, envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener
+) -> Published | None:
+    """Append messages to one queue as they are, whatever exchange they name, and return when they
+    are on stable storage; says which the queue refused. None: it is not there."""
+    if name not in topology.queues:
+        return None
+    return _append(name, envelopes, topology, open_queue, "all")
 
 
 def _append(

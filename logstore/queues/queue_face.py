@@ -13,6 +13,7 @@ from logstore.queues.definitions import QueueDefinition
 from logstore.queues.exchange import Exchange
 from logstore.queues.message import Message
 from logstore.queues.queue import QueueCounts
+from logstore.queues.redrive import Redriven, RedriveTarget, Where, redrive
 from logstore.queues.rpc import DEFAULT_SERVER_PREFETCH, Handler, RpcServer
 from logstore.queues.seeking import SeekTarget, Sought, seek
 
@@ -144,6 +145,39 @@ class Queue:
         found = self._broker.work_queue if dry_run else self._broker.writable_queue
         target = SeekTarget(offset, time_ms, shift_by)
         return seek(found(self.definition), target, priority=priority, dry_run=dry_run)
+
+    def redrive(
+        self,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        queue: str | None = None,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        dry_run: bool = False,
+    ) -> Redriven:
+        """Send the dead letters in this queue back to where they came from, and say what went
+        where, and what stays and why.
+
+        That is the queue in which each one died last, or else ``queue``, or ``exchange`` with
+        ``routing_key`` (None: each one's own). ``where``: only those of which it says so
+        (``logstore.replay.messages.message_test`` makes one of an expression); ``limit``: at most
+        so many. Only what is ready now is looked at, and held meanwhile; what stays keeps its
+        place, and does not count as redelivered. The history ``x-death`` moves into the header
+        ``x-redrive``. A crash may leave a message in both places, and loses none. With
+        ``dry_run`` nothing is taken. Raises InvalidInputError, UnknownExchangeError, what
+        publishing raises, and what ``where`` raises.
+        """
+        found = self._broker.work_queue if dry_run else self._broker.writable_queue
+        target = RedriveTarget(queue, exchange, routing_key)
+        return redrive(
+            self._broker,
+            found(self.definition),
+            target,
+            where=where,
+            limit=limit,
+            dry_run=dry_run,
+        )
 
     def counts(self) -> QueueCounts:
         """How many messages are ready, delivered, delayed; and how many consume."""

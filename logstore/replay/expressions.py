@@ -136,8 +136,11 @@ class Expression:
         return f"Expression({self.text!r})"
 
 
-def compile_expression(text: str, *, with_state: bool = False, now_ms: int = 0) -> Expression:
-    """The expression that ``text`` says; ``with_state`` where there is a fold.
+def compile_expression(
+    text: str, *, with_state: bool = False, now_ms: int = 0, extra: Sequence[str] = ()
+) -> Expression:
+    """The expression that ``text`` says; ``with_state`` where there is a fold. ``extra`` are names
+    of more fields: what it is called with as a state is a dict that has them.
 
     ``now_ms`` is what ages in ``time("10m")`` count back from. Raises ExpressionError, with the
     column, for whatever is not allowed; nothing of it has been executed then.
@@ -148,7 +151,7 @@ def compile_expression(text: str, *, with_state: bool = False, now_ms: int = 0) 
         raise ExpressionError(
             text, f"it has {len(text)} characters; at most {MAX_LENGTH} are allowed"
         )
-    compiler = _Compiler(text, with_state=with_state)
+    compiler = _Compiler(text, with_state=with_state, extra=extra)
     tree = compiler.compile()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -171,8 +174,9 @@ def _column_of(text: str, line: int, byte: int) -> int | None:
 class _Compiler:
     """Builds the tree that is compiled out of the one that was written."""
 
-    def __init__(self, text: str, *, with_state: bool) -> None:
+    def __init__(self, text: str, *, with_state: bool, extra: Sequence[str]) -> None:
         self._text = text
+        self._extra = extra
         self._with_state = with_state
         self._temporaries = 0
         self.names: set[str] = set()
@@ -239,8 +243,12 @@ class _Compiler:
         return self._field(node, node.id)
 
     def _field(self, node: ast.AST, name: str) -> ast.expr:
+        if name in self._extra:
+            self.names.add(name)
+            return self._call("_get", ast.Name("_s", ast.Load()), ast.Constant(name))
         if name not in _FIELDS:
-            known = ", ".join((*_FIELDS, "record", *(("state",) if self._with_state else ())))
+            more = ("record", *(("state",) if self._with_state else ()))
+            known = ", ".join(dict.fromkeys((*_FIELDS, *self._extra, *more)))
             self._refuse(node, f"there is no {name!r}; there are {known}")
         self.names.add(name)
         place = ast.Constant(_PLACES["value" if name == "json" else name])

@@ -230,3 +230,42 @@ def test_seeking_nowhere_is_wrong_use(path: Path, given: str, code: int, complai
     result = run("queue seek payments", *given.split(), store=path, code=code)
     assert complaint in result.stderr
     assert queue_of(path)["ready"] == 3
+
+
+def test_redriving_says_what_goes_where_and_what_stays(path: Path) -> None:
+    run("exchange declare failed --type fanout", store=path)
+    run("queue declare dlq", store=path)
+    run("queue bind dlq failed", store=path)
+    run("queue publish", "", "dlq", "stray", store=path)
+    run("consume payments --on-failure reject --timeout 0 --exec", "exit 1", store=path)
+    where = ("--where", "reason == 'rejected' and body != 'two'")
+    result = run("queue redrive dlq --dry-run", *where, store=path)
+    assert result.stdout.splitlines() == [
+        "2 messages would go from queue dlq to queue payments",
+        "2 messages did not match",
+    ]
+    assert queue_of(path, "dlq")["ready"] == 4
+    run("queue redrive dlq", *where, store=path)
+    assert queue_of(path)["ready"] == 2
+    assert json_lines(run("queue redrive dlq --json", store=path)) == [
+        {
+            "name": "dlq",
+            "redriven": 1,
+            "to": {"payments": 1},
+            "unmatched": 0,
+            "left": [
+                {
+                    "reason": "they are no dead letters: they have no x-death",
+                    "count": 1,
+                    "offsets": [0],
+                }
+            ],
+            "dry_run": False,
+        }
+    ]
+    assert run("queue redrive dlq", store=path).stdout.splitlines() == [
+        "no message went from queue dlq",
+        "left 1 message: they are no dead letters: they have no x-death (offsets 0)",
+    ]
+    result = run("queue redrive dlq --where", "nonsense > 1", store=path, code=2)
+    assert "there is no 'nonsense'; there are" in result.stderr
