@@ -25,6 +25,7 @@ _MODULES = {
     "backup": "backup",
     "check": "check",
     "compact": "maintain",
+    "completion": "completion",
     "consume": "consume",
     "delete-records": "shorten",
     "dump": "dump",
@@ -47,6 +48,10 @@ _MODULES = {
 is spread over several."""
 
 
+_COMPLETION = "_LOGSTORE_COMPLETE"
+"""Set by a shell that wants to know how to go on (``logstore.cli.completion``)."""
+
+
 class Program(click.Group):
     """A group whose errors are one line on standard error, and never a traceback.
 
@@ -64,6 +69,10 @@ class Program(click.Group):
         with importing():
             module = importlib.import_module(f"logstore.cli.{_MODULES[cmd_name]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        if _COMPLETION in os.environ:
+            from logstore.cli.completion import teach
+
+            teach(command, cmd_name)
         return command
 
     def main(
@@ -76,6 +85,7 @@ class Program(click.Group):
     ) -> Any:
         """Run the program, and exit."""
         prog_name = prog_name or "logstore"
+        complete_var = complete_var or _COMPLETION
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:

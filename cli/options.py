@@ -13,12 +13,13 @@ import click
 
 from logstore.cli.output import FAILED, complain
 
-__all__ = ["SETTINGS", "Settings", "confirm_deletion", "store_option", "yes_option"]
+__all__ = ["ENVIRONMENT", "SETTINGS", "Settings", "confirm_deletion", "store_option", "yes_option"]
 
 SETTINGS = "logstore.settings"
 """The key of the settings in a click context's ``meta``."""
 
-_ENVIRONMENT = "LOGSTORE_DIR"
+ENVIRONMENT = "LOGSTORE_DIR"
+"""Names the store, where no option does."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,15 +39,15 @@ def store_option(command: _Command) -> _Command:
         metavar="DIR",
         type=click.Path(),
         callback=_find_store,
-        help=f"The store's directory; without it, the environment variable {_ENVIRONMENT}.",
+        help=f"The store's directory; without it, the environment variable {ENVIRONMENT}.",
     )(command)
 
 
 def _find_store(ctx: click.Context, _: click.Parameter, value: str | None) -> str:
     settings = ctx.meta.get(SETTINGS, Settings())
-    store = value or settings.store or os.environ.get(_ENVIRONMENT)
+    store = value or settings.store or os.environ.get(ENVIRONMENT)
     if not store:
-        raise click.UsageError(f"which store? Give --store DIR, or set {_ENVIRONMENT}", ctx)
+        raise click.UsageError(f"which store? Give --store DIR, or set {ENVIRONMENT}", ctx)
     return store
 
 
