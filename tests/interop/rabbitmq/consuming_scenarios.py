@@ -15,6 +15,7 @@ from .language import (
     drain,
     get,
     nack,
+    publish,
     publish_to,
     queue,
     receive,
@@ -433,4 +434,20 @@ _CONSUMING = (
     ),
 )
 
-SCENARIOS: tuple[Scenario, ...] = (*_SETTLING, *_RETURNING, *_CONSUMING)
+_REPLYING = (
+    scenario(
+        "a reply finds its way by reply-to and correlation id",
+        queue("requests"),
+        queue("answers", exclusive=True),
+        consume("answers", "t", no_ack=True),
+        consume("requests", "server", channel="s", prefetch=1),
+        *publish_to("requests", "2 + 2", reply_to="answers", correlation_id="7"),
+        receive("server", 1),
+        *publish_to("answers", "4", correlation_id="7"),
+        ack("2 + 2", channel="s"),
+        receive("t", 1),
+        publish("", "nobody", "5", correlation_id="8", mandatory=True),
+    ),
+)
+
+SCENARIOS: tuple[Scenario, ...] = (*_SETTLING, *_RETURNING, *_CONSUMING, *_REPLYING)

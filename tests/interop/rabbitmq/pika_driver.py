@@ -88,12 +88,11 @@ class PikaDriver(Driver):
         self._made: list[tuple[str, str]] = []
 
     def close(self) -> None:
-        """Take away what the scenario has made, and close all connections."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
-        self._channels.clear()
-        for kind, name in self._made:
+        """Close all connections, and take away what the scenario has made."""
+        for name in [name for name in self._connections if name != "1"]:
+            self._connections[name].close()
+            self._forget(name)
+        for kind, name in dict.fromkeys(self._made):
             delete = f"{kind}_delete"
             self._try("1", lambda channel: getattr(channel, delete)(name))  # noqa: B023 - at once
         for connection in self._connections.values():

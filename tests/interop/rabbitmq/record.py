@@ -8,6 +8,7 @@ what made it; a line is a step and its outcome.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -41,6 +42,7 @@ def shown(transcript: Transcript) -> list[str]:
     return [json.dumps(pair, sort_keys=True, ensure_ascii=False) for pair in transcript]
 
 
+@functools.cache
 def load(area: str) -> tuple[str, dict[str, Transcript]]:
     """What made the records of an area, and its transcripts by the names of scenarios."""
     record = json.loads((FOLDER / f"{area}.json").read_text("utf-8"))
