@@ -8,7 +8,7 @@ started again when the last one lets go of it.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from logstore.replication.disk import Disk
@@ -31,8 +31,19 @@ class FaultTarget(Protocol):
     scenario: Scenario
     network: Network
 
-    def broker_ids(self) -> Sequence[int]:
+    @property
+    def brokers(self) -> Mapping[int, object]:
         """All brokers, those that are down included."""
+        ...
+
+    @property
+    def disks(self) -> Mapping[int, Disk]:
+        """The disk of each broker."""
+        ...
+
+    @property
+    def partitions(self) -> Sequence[str]:
+        """The partitions of the topic."""
         ...
 
     def is_up(self, broker: int) -> bool:
@@ -67,20 +78,12 @@ class FaultTarget(Protocol):
         """Let another one join, move replicas to it, and return its number."""
         ...
 
-    def disk(self, broker: int) -> Disk:
-        """Its disk."""
+    def leader(self, partition: str) -> int:
+        """Who leads, as the controller has decided; -1 where nobody does."""
         ...
 
-    def partitions(self) -> Sequence[str]:
-        """The partitions of the topic."""
-        ...
-
-    def leader_of(self, partition: str) -> int:
-        """Who leads, as the controller sees it; -1 where nobody does."""
-        ...
-
-    def replicas_of(self, partition: str) -> Sequence[int]:
-        """Who keeps a partition."""
+    def replicas(self, partition: str) -> Mapping[int, object]:
+        """The replicas of a partition at brokers that are up, by broker."""
         ...
 
 
@@ -138,7 +141,7 @@ class Faults:
             self._begin(fault, [], rest_us=0)
             return
         troubled = sum(count > 0 for count in self._troubled.values())
-        free = [broker for broker in self._cluster.broker_ids() if not self._troubled.get(broker)]
+        free = [broker for broker in self._cluster.brokers if not self._troubled.get(broker)]
         if troubled < profile.brokers_at_once and free:
             self._begin(fault, [self._rng.choice(free)], rest_us=profile.rest_ms * 1000)
         elif self._simulation.now_us + AGAIN_US + profile.shortest_ms * 1000 < self._end_us:
@@ -167,7 +170,7 @@ class Faults:
     def _chosen(self, fault: Fault) -> list[int]:
         """The brokers that a scheduled fault befalls."""
         cluster = self._cluster
-        everybody = list(cluster.broker_ids())
+        everybody = list(cluster.brokers)
         if fault.kind in CLUSTER_WIDE:
             return []
         if fault.racks:
@@ -177,12 +180,12 @@ class Faults:
             return list(fault.brokers)
         if fault.brokers == "all":
             return everybody
-        first = cluster.partitions()[0]
-        leader = cluster.leader_of(first)
+        first = cluster.partitions[0]
+        leader = cluster.leader(first)
         if fault.brokers == "leader" and leader >= 0:
             return [leader]
         if fault.brokers == "follower":
-            among = [broker for broker in cluster.replicas_of(first) if broker != leader]
+            among = [broker for broker in cluster.replicas(first) if broker != leader]
         else:
             among = [broker for broker in everybody if not self._troubled.get(broker)]
         return sorted(self._rng.sample(among, min(fault.count, len(among))))
@@ -278,7 +281,7 @@ class Faults:
         return text, lambda: network.slow(brokers, 1)
 
     def _slow_disk(self, fault: Fault, brokers: list[int]) -> _Begun:
-        disks = [self._cluster.disk(broker) for broker in brokers]
+        disks = [self._cluster.disks[broker] for broker in brokers]
         for disk in disks:
             disk.slow(fault.factor)
 
@@ -291,20 +294,20 @@ class Faults:
     def _full_disk(self, _: Fault, brokers: list[int]) -> _Begun:
         for broker in brokers:
             self._full[broker] = self._full.get(broker, 0) + 1
-            self._cluster.disk(broker).fill()
+            self._cluster.disks[broker].fill()
 
         def undo() -> None:
             for broker in brokers:
                 self._full[broker] -= 1
                 if not self._full[broker]:
-                    self._cluster.disk(broker).clear()
+                    self._cluster.disks[broker].clear()
 
         return f"the disk of {named(brokers)} full", undo
 
     def _bit_rot(self, _: Fault, brokers: list[int]) -> _Begun:
         simulation = self._simulation
         for broker in brokers:
-            disk = self._cluster.disk(broker)
+            disk = self._cluster.disks[broker]
             paths = [path for path in disk.files.paths() if path.endswith(".log")]
             paths = [path for path in paths if disk.files.size(path) > 0]
             if paths:

@@ -29,10 +29,11 @@ class Target:
         places: dict[Node, str] = dict.fromkeys(range(4), "a")
         places |= {"controller": "a", "producer-1": "b"}
         self.network = Network(self.simulation, NetworkSettings(), places)
-        self.disks = [Disk(self.simulation, DiskSettings(), broker) for broker in range(4)]
+        self.disks = {broker: self._disk(broker) for broker in range(4)}
         self.up = dict.fromkeys(range(4), True)
+        self.partitions = ["orders-0"]
         self.done: list[tuple[int, str]] = []
-        self.leader = 2
+        self.leading = 2
         for kind in (FaultBegan, FaultEnded, BitRot):
             self.simulation.history.subscribe(kind, self._note_event)
         self.events: list[Any] = []
@@ -49,8 +50,12 @@ class Target:
     def _note(self, what: str) -> None:
         self.done.append((self.simulation.now_us // 1000, what))
 
-    def broker_ids(self) -> list[int]:
-        return list(self.up)
+    @property
+    def brokers(self) -> dict[int, bool]:
+        return self.up
+
+    def _disk(self, broker: int) -> Disk:
+        return Disk(self.simulation, DiskSettings(), broker)
 
     def is_up(self, broker: int) -> bool:
         return self.up[broker]
@@ -86,22 +91,16 @@ class Target:
         broker = len(self.up)
         self.up[broker] = True
         self.network.place(broker, "a")
-        self.disks.append(Disk(self.simulation, DiskSettings(), broker))
+        self.disks[broker] = self._disk(broker)
         self._note(f"add {broker}")
         return broker
 
-    def disk(self, broker: int) -> Disk:
-        return self.disks[broker]
-
-    def partitions(self) -> list[str]:
-        return ["orders-0"]
-
-    def leader_of(self, partition: str) -> int:
+    def leader(self, partition: str) -> int:
         assert partition == "orders-0"
-        return self.leader
+        return self.leading
 
-    def replicas_of(self, partition: str) -> tuple[int, ...]:
-        return (self.leader, 0, 3)
+    def replicas(self, partition: str) -> dict[int, None]:
+        return dict.fromkeys((self.leading, 0, 3))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_the_seed_chooses_among_them(chosen: str, among: set[tuple[int, ...]]) -
 
 def test_any_broker_takes_the_place_of_a_leader_that_there_is_not() -> None:
     target = Target(Fault(kind="crash", at_ms=1, brokers="leader"))
-    target.leader = -1
+    target.leading = -1
     target.simulation.run_until(1000)
     assert list(target.up.values()).count(False) == 1
 
@@ -311,7 +310,7 @@ def test_everything_is_healed_at_the_end(seed: int) -> None:
     target.run()
     assert all(target.up.values())
     assert cut_links(target) == set()
-    assert all(disk.files.capacity is None for disk in target.disks)
+    assert all(disk.files.capacity is None for disk in target.disks.values())
     ended = [event.text for event in target.events if isinstance(event, FaultEnded)]
     lasting = [
         event.text
