@@ -25,17 +25,18 @@ _MODES = ("debug", "diff", "bisect", "bisect_cmd")
 @replay_options
 @click.pass_context
 def replay(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> None:
-    """Replay the records of SOURCE: a topic (orders), partitions of it (orders:0,2), a partition's
-    directory, also one copied from a Kafka broker, or a file of JSON lines as read --json prints
-    them (- is standard input).
+    """Replay the records of SOURCE: a topic (orders), partitions of it (orders:0,2), a queue with
+    what it has acknowledged (queue:payments), a partition's directory, also one copied from a Kafka
+    broker, or a file of JSON lines as read --json prints them (- is standard input).
 
-    Partitions are merged by timestamp. Sources are only read: offsets of consumer groups are never
-    moved. A replay ends with what was there when it began.
+    Partitions are merged by timestamp. Sources are only read: offsets of consumer groups and
+    ledgers of queues are never moved. A replay ends with what was there when it began.
 
     \b
     Examples:
       logstore replay orders --where 'json.total > 100' --json
       logstore replay orders --speed 10x --to topic:orders-test
+      logstore replay queue:payments --since 1h --to exchange:shop --to-store copy
       logstore replay orders --fold shop:ledger --bisect 'state.balance < 0'
       logstore replay orders --fold shop:ledger --debug
       logstore replay --diff orders orders-copy --by key
@@ -74,13 +75,15 @@ def _check(ctx: click.Context, sources: tuple[str, ...], chosen: Options) -> Non
         if others:
             refuse(f"{_spelled(others[0])} makes no sense with {_spelled(mode)}")
     kind = (chosen.to or "").partition(":")[0]
-    if kind in ("", "file", "call", "command"):
-        others = chosen.given("to_store", "compression")
+    if kind in ("", "file", "call", "command") and chosen.to_store is not None:
+        refuse("--to-store makes sense with --to topic:, queue: and exchange: only")
+    if kind != "topic":
+        others = chosen.given("compression")
         others += ["partitions"] if chosen.partitions != "same" else []
         others += ["timestamps"] if chosen.timestamps != "original" else []
         if others:
             refuse(f"{_spelled(others[0])} makes sense with --to topic:NAME only")
-    if kind in ("topic", "call") and not chosen.dry_run:
+    if kind in ("topic", "queue", "exchange", "call") and not chosen.dry_run:
         others = chosen.given("as_json", "pattern")
         if others:
             refuse(f"{_spelled(others[0])} makes no sense with --to {kind}:...")

@@ -248,10 +248,15 @@ _SINKS = (
     _option(
         "--to",
         metavar="SINK",
-        help="topic:NAME, file:PATH (JSON lines), call:MODULE:FUNCTION, or command:COMMAND; "
-        "without it, standard output.",
+        help="topic:NAME, queue:NAME, exchange:NAME[/ROUTING_KEY], file:PATH (JSON lines), "
+        "call:MODULE:FUNCTION, or command:COMMAND; without it, standard output.",
     ),
-    _option("--to-store", type=click.Path(), metavar="DIR", help="The store of --to topic:NAME."),
+    _option(
+        "--to-store",
+        type=click.Path(),
+        metavar="DIR",
+        help="The store of --to topic:, queue: and exchange:.",
+    ),
     _option(
         "--partitions",
         default="same",

@@ -402,11 +402,13 @@ class Broker:
             now_ms=self._clock.now_ms(),
         )
 
-    def publish_into(self, queue: str, envelopes: Sequence[Envelope]) -> Published | None:
+    def publish_into(
+        self, queue: str, envelopes: Sequence[Envelope], acks: Acks = "all"
+    ) -> Published | None:
         """Put messages into one queue (see ``publishing.publish_into``)."""
         self._check_writable()
         topology = self._catalogue.topology()
-        return publish_into(queue, envelopes, topology=topology, open_queue=self._open)
+        return publish_into(queue, envelopes, topology=topology, open_queue=self._open, acks=acks)
 
     def publisher(self, exchange: str, **options: Any) -> Publisher:
         """See ``Exchange.publisher``."""

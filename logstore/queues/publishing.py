@@ -304,13 +304,13 @@ def publish_dead(
 
 
 def publish_into(
-    name: str, envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener
+    name: str, envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener, acks: Acks
 ) -> Published | None:
-    """Append messages to one queue as they are, whatever exchange they name, and return when they
-    are on stable storage; says which the queue refused. None: it is not there."""
+    """Append messages to one queue as they are, whatever exchange they name; says which the queue
+    refused. None: it is not there."""
     if name not in topology.queues:
         return None
-    return _append(name, envelopes, topology, open_queue, "all")
+    return _append(name, envelopes, topology, open_queue, acks)
 
 
 def _append(

@@ -20,13 +20,16 @@ from logstore.fetcher import ConsumerRecord
 from logstore.json_records import record_line
 from logstore.replay.file_source import open_file, open_stream
 from logstore.replay.log_source import open_directories, open_topic
+from logstore.replay.message_sink import ExchangeSink, QueueSink
 from logstore.replay.process_sink import ProcessSink
+from logstore.replay.queue_source import open_queue
 from logstore.replay.sink import FileSink, FunctionSink, Sink
 from logstore.replay.source import Range, Source
 from logstore.replay.topic_sink import PartitionMap, TopicSink
 from logstore.replay.user_code import load_function
 from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles, Files
+from logstore.store import Store
 from logstore.topic import Topic
 
 __all__ = ["SINKS", "SOURCES", "SinkOptions", "SourceOptions", "open_sink", "open_source"]
@@ -53,6 +56,13 @@ def _topic(text: str, options: SourceOptions) -> Source:
     return open_topic(text, options.store, options.wanted, files=files, clock=clock)
 
 
+def _queue(name: str, options: SourceOptions) -> Source:
+    if options.store is None:
+        raise InvalidInputError(f"queue {name!r}: of which store? Give --store DIR")
+    files, clock = options.files, options.clock
+    return open_queue(name, options.store, options.wanted, files=files, clock=clock)
+
+
 def _directory(text: str, options: SourceOptions) -> Source:
     if not options.files.is_directory(text):
         raise InvalidInputError(f"{text}: there is no such directory")
@@ -71,6 +81,7 @@ def _file(text: str, options: SourceOptions) -> Source:
 
 SOURCES: dict[str, Callable[[str, SourceOptions], Source]] = {
     "topic": _topic,
+    "queue": _queue,
     "directory": _directory,
     "file": _file,
 }
@@ -78,8 +89,8 @@ SOURCES: dict[str, Callable[[str, SourceOptions], Source]] = {
 
 
 def open_source(text: str, options: SourceOptions) -> Source:
-    """The source that ``text`` names: ``topic:orders:0,2``, ``directory:PATH``, ``file:PATH``, or
-    ``-`` for standard input.
+    """The source that ``text`` names: ``topic:orders:0,2``, ``queue:payments``,
+    ``directory:PATH``, ``file:PATH``, or ``-`` for standard input.
 
     Without a kind it is a topic of the store if there is one of that name, else the directory or
     file of that path. Raises InvalidInputError, UnknownTopicError, and what opening it raises.
@@ -123,14 +134,22 @@ class SinkOptions(NamedTuple):
     clock: Clock = SystemClock()
 
 
-def _to_topic(name: str, options: SinkOptions) -> Sink:
+def _store(what: str, options: SinkOptions, *, create: bool) -> Store:
     if options.store is None:
-        raise InvalidInputError(f"topic {name!r}: of which store? Give --to-store DIR")
-    store = options.stack.enter_context(
+        raise InvalidInputError(f"{what}: of which store? Give --to-store DIR")
+    return options.stack.enter_context(
         logstore.open(
-            options.store, maintenance_interval=None, files=options.files, clock=options.clock
+            options.store,
+            create=create,
+            maintenance_interval=None,
+            files=options.files,
+            clock=options.clock,
         )
     )
+
+
+def _to_topic(name: str, options: SinkOptions) -> Sink:
+    store = _store(f"topic {name!r}", options, create=True)
     grow: Callable[[int], Topic] | None = None
     try:
         topic = store.topic(name)
@@ -160,6 +179,16 @@ def _needed(options: SinkOptions) -> int:
     return options.partitions
 
 
+def _to_queue(name: str, options: SinkOptions) -> Sink:
+    return QueueSink(_store(f"queue {name!r}", options, create=False), name)
+
+
+def _to_exchange(text: str, options: SinkOptions) -> Sink:
+    name, slash, routing_key = text.partition("/")
+    store = _store(f"exchange {name!r}", options, create=False)
+    return ExchangeSink(store, name, routing_key if slash else None)
+
+
 def _to_file(path: str, options: SinkOptions) -> Sink:
     return FileSink(path, options.form, files=options.files)
 
@@ -174,6 +203,8 @@ def _to_command(command: str, options: SinkOptions) -> Sink:
 
 SINKS: dict[str, Callable[[str, SinkOptions], Sink]] = {
     "topic": _to_topic,
+    "queue": _to_queue,
+    "exchange": _to_exchange,
     "file": _to_file,
     "call": _to_function,
     "command": _to_command,
@@ -182,8 +213,9 @@ SINKS: dict[str, Callable[[str, SinkOptions], Sink]] = {
 
 
 def open_sink(text: str, options: SinkOptions) -> Sink:
-    """The sink that ``text`` names: ``topic:copy``, ``file:PATH``, ``call:module:function`` or
-    ``command:COMMAND``. Raises InvalidInputError for any other kind, and what opening it raises."""
+    """The sink that ``text`` names: ``topic:copy``, ``queue:payments``, ``exchange:shop`` or
+    ``exchange:shop/order.eu``, ``file:PATH``, ``call:module:function`` or ``command:COMMAND``.
+    Raises InvalidInputError for any other kind, and what opening it raises."""
     kind, colon, rest = text.partition(":")
     if not colon or not rest or kind not in SINKS:
         known = ", ".join(f"{name}:..." for name in SINKS)

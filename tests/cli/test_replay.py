@@ -529,7 +529,11 @@ def read_to_end(descriptor: int) -> bytes:
         ("replay orders --rate 5/s --speed 2x", 2, "--rate excludes"),
         ("replay orders --max-pause 5s", 2, "--max-pause makes sense with --speed only"),
         ("replay orders --speed 1x --max-pause 5", 2, "'5' is no duration"),
-        ("replay orders --to nowhere", 2, "names no kind of sink; there are topic:..., file:..."),
+        (
+            "replay orders --to nowhere",
+            2,
+            "names no kind of sink; there are topic:..., queue:..., exchange:..., file:...",
+        ),
         ("replay orders --to topic:", 2, "names no kind of sink"),
         ("replay orders --to topic:a/b", 2, "is no name for a topic"),
         ("replay orders --to call:nope", 2, "names no function"),
@@ -538,7 +542,11 @@ def read_to_end(descriptor: int) -> bytes:
         ("replay orders --to topic:c --partitions 0:1", 2, "says nothing of partition 1"),
         ("replay orders --to topic:odd", 1, "no partition 1"),
         ("replay orders --to topic:c --json", 2, "--json makes no sense with --to topic:..."),
-        ("replay orders --to-store x", 2, "--to-store makes sense with --to topic:NAME only"),
+        (
+            "replay orders --to-store x",
+            2,
+            "--to-store makes sense with --to topic:, queue: and exchange: only",
+        ),
         ("replay orders --partitions 3", 2, "--partitions makes sense with --to topic:NAME only"),
         ("replay orders --timestamps now", 2, "--timestamps makes sense with"),
         ("replay orders --compression zstd --to file:x", 2, "--compression makes sense with"),
@@ -572,9 +580,11 @@ def test_the_examples_of_the_help_run(
         "    return state\n"
     )
     run("replay orders --to topic:orders-copy", store=store)
+    run("queue declare payments", store=store)
+    run("exchange declare shop --type topic", store=tmp_path / "copy")
     text = run("replay --help").stdout
     examples = re.findall(r"^ +logstore (replay .*)$", text, re.MULTILINE)
-    assert len(examples) == 5
+    assert len(examples) == 6
     try:
         for example in examples:
             run(*shlex.split(example), store=store, stdin="next\n")
