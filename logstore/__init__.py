@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from logstore.segments.batch import Batch
     from logstore.segments.compression import Codec
     from logstore.segments.record import Record
+    from logstore.shares import AcknowledgeType, ShareConsumer, ShareRecord
     from logstore.snapshots import restore
     from logstore.store import Store
     from logstore.store import open_store as open
@@ -100,6 +101,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessRefusedError",
+    "AcknowledgeType",
     "Appended",
     "BackupResult",
     "Batch",
@@ -158,6 +160,8 @@ __all__ = [
     "Returned",
     "RpcRemoteError",
     "RpcTimeoutError",
+    "ShareConsumer",
+    "ShareRecord",
     "Store",
     "StoreNotFoundError",
     "Topic",
@@ -258,6 +262,11 @@ _MODULES = {
     "segments.batch": ("Batch",),
     "segments.compression": ("Codec",),
     "segments.record": ("Record",),
+    "shares": (
+        "AcknowledgeType",
+        "ShareConsumer",
+        "ShareRecord",
+    ),
     "snapshots": ("restore",),
     "store": (
         "Store",

@@ -27,6 +27,7 @@ from logstore.segments import filenames
 from logstore.segments.check import Finding, Totals, check
 from logstore.segments.checkpoint import parse_partition_metadata
 from logstore.segments.files import DiskFiles, Files, read_bounded
+from logstore.shares.definitions import SHARE_GROUP_PREFIX, share_group_from
 from logstore.snapshots import STORE_FILE
 from logstore.store_file import read_store_file
 from logstore.structure import list_segments
@@ -220,6 +221,8 @@ def _what_is_wrong_with_meta(store: str, files: Files) -> str | None:
         for key, fields in metadata.items().items():
             if key.startswith(TOPIC_PREFIX):
                 topic_from(key, fields, directory)
+            elif key.startswith(SHARE_GROUP_PREFIX):
+                share_group_from(key, fields, directory)
             definition_from(key, fields, directory)
     except FormatError as error:
         return str(error)

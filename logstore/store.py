@@ -6,7 +6,7 @@ On disk::
     topics/<name>-<n>/         a partition: Kafka's files, plus `lock` and `state`
     live/<generation>/         LMDB, unsynced: groups and what they have committed
     procs/<uuid>               a session: locked while its process lives
-    topics/__metadata-0/       the definitions of topics, and all other definitions
+    topics/__metadata-0/       the definitions of topics, and all others
     meta/                      LMDB: the same, to look things up in
 """
 
@@ -48,6 +48,8 @@ from logstore.queues.exchange import Exchange
 from logstore.queues.queue_face import Queue
 from logstore.segments.files import DiskFiles, Files
 from logstore.sessions import Sessions
+from logstore.shares.consumer import ShareConsumer
+from logstore.shares.share_groups import ShareGroups
 from logstore.subscription import RebalanceListener, Topics
 from logstore.topic import Topic
 from logstore.topics import TopicCatalogue
@@ -151,11 +153,28 @@ class Store:
             check_usable=self._check_usable,
             making=held_making,
         )
+        self._share_groups = ShareGroups(
+            self.path,
+            metadata=self._metadata,
+            live=self._live,
+            sessions=self._sessions,
+            topics=self._topics,
+            files=self._files,
+            clock=self._clock,
+            read_only=read_only,
+            check_usable=self._check_usable,
+        )
+        self._topics.on_deletion.append(self._share_groups.forget_topic)
         self._maintenance = Maintenance(
             self._files,
             self.path,
             lambda: chain(self._topics.partitions(), self._broker.partitions()),
-            chores=[self._clear_up, self._broker.maintain, self._groups.maintain],
+            chores=[
+                self._clear_up,
+                self._broker.maintain,
+                self._groups.maintain,
+                self._share_groups.maintain,
+            ],
             interval=maintenance_interval or 0.0,
             prepare=self._topics.prepare,
         )
@@ -177,6 +196,7 @@ class Store:
                 stack.callback(self._topics.close)
                 stack.callback(self._let_go_of_live)
                 stack.callback(self._groups.close)
+                stack.callback(self._share_groups.close)
                 stack.callback(self._broker.close)
             raise
 
@@ -362,6 +382,25 @@ class Store:
             consumer.subscribe(topics, pattern=pattern, listener=listener)
         return consumer
 
+    def share_consumer(
+        self, *topics: str, pattern: str | re.Pattern[str] | None = None, **options: Any
+    ) -> ShareConsumer:
+        """A consumer of a share group (KIP-932), which reads ``topics``, or those whose whole name
+        matches ``pattern``, together with all others of its group: each record goes to one of them.
+
+        ``options`` are the fields of :class:`ShareConsumerConfig`, ``group`` first among them, and
+        of :class:`ShareGroupConfig`, which its first consumer sets for the group. Raises
+        PreconditionFailedError where the group has others, UnknownTopicError, InvalidInputError.
+        """
+        self._check_usable()
+        return self._share_groups.consumer(topics, pattern, options)
+
+    @property
+    def share_groups(self) -> ShareGroups:
+        """The share groups: who reads what, and how far they have come."""
+        self._check_usable()
+        return self._share_groups
+
     # Producers --------------------------------------------------------------------------------
 
     def producer(self, **options: Any) -> Producer:
@@ -399,6 +438,7 @@ class Store:
         if self._read_only:
             raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
         self._groups.checkpoint()
+        self._share_groups.checkpoint()
         self._broker.checkpoint()
         return back_up(
             self.path,
@@ -435,6 +475,7 @@ class Store:
                     producer.close()
                 self._maintenance.stop()
                 self._broker.close()
+                self._share_groups.close()
                 self._groups.close()  # may have to open logs, for the last checkpoint
             finally:
                 self._closed = True

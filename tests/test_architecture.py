@@ -62,6 +62,8 @@ PURE = (
     "logstore/queues/ledger_rows.py",
     "logstore/queues/retention.py",
     "logstore/queues/spans.py",
+    "logstore/shares/definitions.py",
+    "logstore/shares/moves.py",
     "logstore/producer_states.py",
 )
 PURE_IMPORTS = (
@@ -299,7 +301,14 @@ def test_no_text_file_names_a_folder_of_somebodys_machine() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["logstore", "logstore.groups", "logstore.queues", "logstore.replay", "logstore.segments"],
+    [
+        "logstore",
+        "logstore.groups",
+        "logstore.queues",
+        "logstore.replay",
+        "logstore.segments",
+        "logstore.shares",
+    ],
 )
 def test_every_public_name_is_there_and_listed_once(package: str) -> None:
     module = importlib.import_module(package)

@@ -7,10 +7,11 @@ queue goes with the last of them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from logstore.errors import AccessRefusedError, UnknownQueueError
+from logstore.errors import AccessRefusedError, UnknownQueueError, UnknownTopicError
 from logstore.queues.consumer_rows import (
     GETTER,
     ConsumerRow,
@@ -79,10 +80,8 @@ def end_session(queue: Source[Any, Any], session: bytes) -> tuple[int, bool]:
     def end(changes: Changes) -> tuple[int, bool]:
         count = 0
         for level in levels:
-            try:
+            with contextlib.suppress(UnknownQueueError, UnknownTopicError):  # it was deleted
                 count += changes.of(level.ledger).end_session(session)
-            except UnknownQueueError:
-                return 0, False
         rows = list(consumers_of(changes.consumers, queue.id + session))
         return count, _ended(changes, rows, now)
 

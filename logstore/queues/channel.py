@@ -22,6 +22,7 @@ from logstore.errors import (
     ForkedError,
     InvalidInputError,
     UnknownQueueError,
+    UnknownTopicError,
 )
 from logstore.queues.deliveries import (
     MAX_PREFETCH,
@@ -213,6 +214,17 @@ class Channel:
             self._flush_for(durable, chosen)
         elif self._pending:
             self._alert()
+
+    def ack_seen(self, holder: Holder) -> None:
+        """Acknowledge all that a consumer was given and has handed to the application."""
+        with self._mutex:
+            self._check_usable()
+            chosen = {
+                one: bits
+                for one in self._deliveries
+                if one.holder is holder and (bits := one.open_bits & ~holder.unseen(one))
+            }
+            self._ack(chosen, False, False)
 
     def _close_bits(self, delivery: Delivery, bits: int) -> int:
         """Messages are not open any more; returns how many of them were."""
@@ -463,8 +475,9 @@ class Channel:
 
 
 def _ledger_of(changes: Changes, delivery: Delivery) -> Ledger | None:
-    """The ledger of a delivery; None where the queue was deleted, its messages with it."""
+    """The ledger of a delivery; None where the queue, or the topic, was
+    deleted, its messages with it."""
     try:
         return changes.of(delivery.level.ledger)
-    except UnknownQueueError:
+    except (UnknownQueueError, UnknownTopicError):
         return None

@@ -140,6 +140,14 @@ class Consumption(Generic[_S]):
         self._housekeeper.begin(registration)
         return registration
 
+    def bury(self) -> None:
+        """Take back what dead sessions hold."""
+        self._housekeeper.bury()
+
+    def is_alive(self, session: bytes) -> bool:
+        """Whether a session is one of a process that lives."""
+        return self._sessions.is_alive(session.hex())
+
     def alert(self) -> None:
         """There is something to do for a channel or a consumer."""
         self._housekeeper.alert()

@@ -29,17 +29,24 @@ from logstore.queues.ledger_rows import Head, Rows, Span
 from logstore.queues.memory_rows import MemoryRows
 from logstore.tables import Tables
 
-__all__ = ["Changes", "Checkpoint", "Ledgers", "LogLedger"]
+__all__ = ["QUEUES", "Changes", "Checkpoint", "LedgerTables", "Ledgers", "LogLedger"]
 
 _log = logging.getLogger("logstore")
 _T = TypeVar("_T")
 
-LEDGERS = "queue-ledgers"
-"""In ``live``: rows of ledgers, and of queues."""
-CONSUMERS = "queue-consumers"
-"""In ``live``: who consumes from which queue."""
-CHECKPOINTS = "queue-checkpoints"
-"""In ``meta``: by a ledger's key, what it had come to."""
+
+class LedgerTables(NamedTuple):
+    """Where ledgers of one kind stand."""
+
+    ledgers: str
+    """In ``live``: rows of ledgers, and of queues."""
+    consumers: str
+    """In ``live``: who consumes from which queue."""
+    checkpoints: str
+    """In ``meta``: by a ledger's key, what it had come to."""
+
+
+QUEUES = LedgerTables("queue-ledgers", "queue-consumers", "queue-checkpoints")
 
 _CHECKPOINT = struct.Struct(">QQQ")
 _SPAN = struct.Struct(">QQIB")
@@ -80,23 +87,36 @@ class Checkpoint(NamedTuple):
 
 
 class Ledgers:
-    """The ledgers of a store. Usable from many threads."""
+    """The ledgers of a store, of one kind. Usable from many threads."""
 
-    def __init__(self, live: Live, metadata: Metadata) -> None:
+    def __init__(
+        self,
+        live: Live,
+        metadata: Metadata,
+        *,
+        tables: LedgerTables = QUEUES,
+        cut: Callable[[bytes, Checkpoint], Checkpoint] | None = None,
+    ) -> None:
+        """``cut`` cuts the checkpoint of a ledger back to its log's end when ``live`` was lost: for
+        logs that are appended to by those who know nothing of ledgers."""
         self._live = live
         self._metadata = metadata
+        self._tables = tables
+        self._cut = cut
         live.restorers.append(self._restore)
 
     def _restore(self) -> tuple[Restored, Restored]:
-        """Nothing is made of the checkpoints yet: that takes opening their logs. But the numbers
-        of the new environment begin at 1."""
+        """No ledgers are made of the checkpoints yet: that takes opening their logs. But the
+        numbers of the new environment begin at 1."""
         with self._metadata.transaction() as meta:
-            rows = list(meta.items(CHECKPOINTS))
-        return {}, {
-            CHECKPOINTS: {
-                key: Checkpoint.unpack(data)._replace(number=0).pack() for key, data in rows
-            }
-        }
+            rows = list(meta.items(self._tables.checkpoints))
+        kept = {}
+        for key, data in rows:
+            saved = Checkpoint.unpack(data)
+            if self._cut is not None:
+                saved = self._cut(key, saved)
+            kept[key] = saved._replace(number=0).pack()
+        return {}, {self._tables.checkpoints: kept}
 
     def number(self) -> int:
         """The number of the last transaction in ``live``, whatever it was about."""
@@ -109,8 +129,9 @@ class Ledgers:
     def read(self, action: Callable[[Rows, Rows], _T]) -> _T:
         """What ``action`` makes of the rows of all ledgers and queues, and of those of consumers,
         as they are at one moment."""
+        names = self._tables
         return self._live.read(
-            lambda tables: action(tables.table(LEDGERS), tables.table(CONSUMERS))
+            lambda tables: action(tables.table(names.ledgers), tables.table(names.consumers))
         )
 
     def change(self, action: Callable[[Changes], _T]) -> _T:
@@ -118,7 +139,7 @@ class Ledgers:
         raises."""
 
         def act(tables: Tables) -> _T:
-            changes = Changes(tables)
+            changes = Changes(tables, self._tables)
             result = action(changes)
             changes.save()
             return result
@@ -130,15 +151,15 @@ class Ledgers:
     def saved(self, key: bytes) -> Checkpoint | None:
         """A ledger's checkpoint, if it has one."""
         with self._metadata.transaction() as meta:
-            data = meta.get(CHECKPOINTS, key)
+            data = meta.get(self._tables.checkpoints, key)
         return None if data is None else Checkpoint.unpack(data)
 
     def save_cut(self, key: bytes, end: int) -> None:
         """Cut a checkpoint of another live environment back to its log's end, on stable storage."""
         with self._metadata.transaction(write=True) as meta:
-            data = meta.get(CHECKPOINTS, key)
+            data = meta.get(self._tables.checkpoints, key)
             if data is not None and (found := Checkpoint.unpack(data)).number == 0:
-                meta.put(CHECKPOINTS, key, found.cut(end).pack())
+                meta.put(self._tables.checkpoints, key, found.cut(end).pack())
 
     def checkpoint(self, ledgers: Iterable[LogLedger], *, tolerant: bool = True) -> None:
         """Take a checkpoint of those ledgers that have changed since their last one. With
@@ -161,36 +182,42 @@ class Ledgers:
             return
         with self._metadata.transaction(write=True) as meta:
             for ledger, checkpoint in safe:
-                data = meta.get(CHECKPOINTS, ledger.key)
+                data = meta.get(self._tables.checkpoints, ledger.key)
                 if data is None or Checkpoint.unpack(data).number <= checkpoint.number:
-                    meta.put(CHECKPOINTS, ledger.key, checkpoint.pack())
+                    meta.put(self._tables.checkpoints, ledger.key, checkpoint.pack())
         for ledger, checkpoint in safe:
             ledger.saved_number = checkpoint.number
 
-    def forget(self, queue_id: bytes) -> None:
-        """Remove all that is known of a queue that was deleted."""
+    def saved_keys(self, prefix: bytes) -> list[bytes]:
+        """The keys of ledgers that have a checkpoint."""
+        with self._metadata.transaction() as meta:
+            return [key for key, _ in meta.items(self._tables.checkpoints, prefix)]
+
+    def forget(self, prefix: bytes) -> None:
+        """Remove all that is known of a queue that was deleted; or of what else has such keys."""
         if self._live.exists():
 
             def forget(changes: Changes) -> None:
                 for table in (changes.rows, changes.consumers):
-                    for key, _ in list(table.items(queue_id)):
+                    for key, _ in list(table.items(prefix)):
                         table.delete(key)
 
             self.change(forget)
         with self._metadata.transaction(write=True) as meta:
-            for key, _ in list(meta.items(CHECKPOINTS, queue_id)):
-                meta.delete(CHECKPOINTS, key)
+            for key, _ in list(meta.items(self._tables.checkpoints, prefix)):
+                meta.delete(self._tables.checkpoints, key)
 
 
 class Changes:
     """A write transaction, and the ledgers that were loaded in it."""
 
-    __slots__ = ("_loaded", "_tables", "rows")
+    __slots__ = ("_loaded", "_names", "_tables", "rows")
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, names: LedgerTables) -> None:
         self._tables = tables
+        self._names = names
         self._loaded: dict[LogLedger, tuple[Ledger, bytes]] = {}
-        self.rows: Rows = tables.table(LEDGERS, write=True)
+        self.rows: Rows = tables.table(names.ledgers, write=True)
         """Of all ledgers and queues."""
 
     @property
@@ -201,7 +228,7 @@ class Changes:
     @property
     def consumers(self) -> Rows:
         """The rows of consumers."""
-        return self._tables.table(CONSUMERS, write=True)
+        return self._tables.table(self._names.consumers, write=True)
 
     def of(self, ledger: LogLedger) -> Ledger:
         """A ledger, to be given commands; it is saved in the end if it has changed."""
@@ -230,14 +257,17 @@ class LogLedger:
         policy: Policy,
         sizes: Sizes | None,
         durable: bool,
+        gone: Callable[[], LogstoreError] | None = None,
     ) -> None:
-        """``sizes`` where ready bytes are counted; without ``durable`` there are no checkpoints."""
+        """``sizes`` where ready bytes are counted; without ``durable`` there are no checkpoints.
+        ``gone`` makes the error of a ledger that is not there any more."""
         self._ledgers = ledgers
         self.key = key
         self.log = log
-        self._policy = policy
+        self.policy = policy
         self._sizes = sizes
         self._durable = durable
+        self._gone = gone
         self.saved_number = -1
         """The transaction in ``live`` that the last checkpoint, as far as known, is of."""
 
@@ -246,8 +276,10 @@ class LogLedger:
         with it."""
         data = rows.get(self.key)
         if data is None:
+            if self._gone is not None:
+                raise self._gone()
             raise UnknownQueueError(f"{self.log.directory}: the queue was deleted")
-        return Ledger(rows, self.key, Head.unpack(data), self._policy, self._sizes)
+        return Ledger(rows, self.key, Head.unpack(data), self.policy, self._sizes)
 
     def prepare(self) -> None:
         """Make the ledger, of its checkpoint if it has one, unless it is there: to be called before
@@ -270,18 +302,17 @@ class LogLedger:
             )
             self._ledgers.save_cut(self.key, end)
 
-        def make(changes: Changes) -> None:
-            if changes.rows.get(self.key) is None:
-                self._restored(changes.rows, saved).save(changes.number)
+        self._ledgers.change(lambda changes: self.make(changes, saved))
 
-        self._ledgers.change(make)
+    def make(self, changes: Changes, saved: Checkpoint | None) -> None:
+        """Make the ledger, in a transaction, of what was saved of it, unless it is there."""
+        if changes.rows.get(self.key) is None:
+            self._restored(changes.rows, saved).save(changes.number)
 
     def _restored(self, rows: Rows, saved: Checkpoint | None) -> Ledger:
         start, end = self.log.log_start_offset, self.log.log_end_offset
         saved = saved or Checkpoint(0, start, 1, [])
-        ledger = Ledger(
-            rows, self.key, Head(next_lease=saved.next_lease), self._policy, self._sizes
-        )
+        ledger = Ledger(rows, self.key, Head(next_lease=saved.next_lease), self.policy, self._sizes)
         ledger.restore(saved.cursor, saved.spans, start, end)
         return ledger
 

@@ -44,7 +44,7 @@ class Puller:
         False where there are none in time. Raises the source's ``deleted_error`` when it was
         deleted, once: it is the registration's end."""
         try:
-            return self._filled(timeout, prefetch)
+            return self.pull(timeout, prefetch)
         except (UnknownQueueError, UnknownTopicError):
             if not self._registration.is_active:
                 return False
@@ -58,7 +58,9 @@ class Puller:
         limit = registration.prefetch if prefetch is None else prefetch
         return self._channel.room_for(registration, limit)
 
-    def _filled(self, timeout: float | None, prefetch: int | None) -> bool:
+    def pull(self, timeout: float | None, prefetch: int | None) -> bool:
+        """The same, but what says that something was deleted is raised as it is, and ends nothing:
+        there may be more to take elsewhere."""
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         registration = self._registration
         if length_hint(registration.left):

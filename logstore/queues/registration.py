@@ -69,6 +69,11 @@ class Registration:
         """Messages were fetched, to be handed out by ``left``."""
         self._fetched, self.left = messages, iter(messages)
 
+    @property
+    def fetched(self) -> list[Any]:
+        """What is handed out, and was; emptied when it is dropped."""
+        return self._fetched
+
     def unseen(self, delivery: Delivery) -> int:
         """The bits of messages that were fetched, and not handed out."""
         count = length_hint(self.left)

@@ -11,7 +11,7 @@ import pytest
 import logstore
 from logstore import FormatError
 from logstore.queues.ledger_rows import Span
-from logstore.queues.ledger_store import CHECKPOINTS, Checkpoint
+from logstore.queues.ledger_store import QUEUES, Checkpoint
 
 from .support import (
     NAME,
@@ -95,7 +95,7 @@ def test_the_later_of_two_checkpoints_stays(tmp_path: Path) -> None:
         assert before is not None
         with one._metadata.transaction(write=True) as meta:  # as a slow process would come late
             key = work_queue(one).levels()[0].ledger.key
-            assert Checkpoint.unpack(meta.get(CHECKPOINTS, key) or b"") == before
+            assert Checkpoint.unpack(meta.get(QUEUES.checkpoints, key) or b"") == before
         checkpoint(one)
         assert saved(one) == before
 
@@ -260,7 +260,7 @@ def test_a_deleted_queue_leaves_nothing_behind(tmp_path: Path) -> None:
             == []
         )
         with store._metadata.transaction() as meta:
-            assert list(meta.items(CHECKPOINTS)) == []
+            assert list(meta.items(QUEUES.checkpoints)) == []
         younger = store.queue(NAME)
         assert younger.counts() == (0, 0, 0, 0, 0)
 

@@ -1,0 +1,89 @@
+"""A partition of a topic, as one share group reads it (KIP-932's share-partition).
+
+Its ledger's key is the group's id, the topic's id and the partition's number. The row of a group in
+the table of ledgers, where a queue's levels stand, lists what comes behind the group's id.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Iterator
+
+from logstore.log import PartitionLog
+from logstore.queues.ledger import Policy
+from logstore.queues.ledger_rows import NEVER, Head
+from logstore.queues.ledger_store import LogLedger
+from logstore.queues.message import Delivered
+from logstore.queues.reading import Reader
+from logstore.queues.source import LedgeredLog
+from logstore.shares.config import ShareGroupConfig
+
+__all__ = ["SharePartition", "pack_place", "places_in", "policy_of", "unpack_place"]
+
+_PLACE = struct.Struct(
+    ">"
+    "16s"  # topic id
+    "I"  # partition
+)
+
+
+def pack_place(topic_id: uuid.UUID, partition: int) -> bytes:
+    """What stands behind a group's id in the key of a ledger."""
+    return _PLACE.pack(topic_id.bytes, partition)
+
+
+def unpack_place(place: bytes) -> tuple[uuid.UUID, int]:
+    """The opposite."""
+    topic_id, partition = _PLACE.unpack(place)
+    return uuid.UUID(bytes=topic_id), partition
+
+
+def places_in(data: bytes) -> Iterator[bytes]:
+    """The places that a group's row lists."""
+    size = _PLACE.size
+    return (data[start : start + size] for start in range(0, len(data) - size + 1, size))
+
+
+def policy_of(config: ShareGroupConfig) -> Policy:
+    """What a group's options mean for its ledgers. These count how often something came back,
+    KIP-932 how often it was delivered; and what came back too often they settle, where there is
+    nowhere to dead-letter it to."""
+    return Policy(config.share_delivery_count_limit - 1)
+
+
+class SharePartition(LedgeredLog):
+    """A partition and a group's ledger of it."""
+
+    def __init__(
+        self,
+        topic: str,
+        number: int,
+        *,
+        place: bytes,
+        log: PartitionLog,
+        ledger: LogLedger,
+        reader: Reader[Delivered],
+        config: ShareGroupConfig,
+    ) -> None:
+        super().__init__(log, ledger, reader)
+        self.topic = topic
+        self.number = number
+        self.place = place
+        self.max_locks = config.share_partition_max_record_locks
+
+    def configure(self, config: ShareGroupConfig) -> None:
+        """Go on by other options."""
+        self.max_locks = config.share_partition_max_record_locks
+        self.ledger.policy = policy_of(config)
+
+    def see(self, head: Head) -> bool:
+        """Note how far the ledger is; nothing is ready while all locks are taken."""
+        if head.unacked >= self.max_locks:
+            self.cursor = NEVER
+            return False
+        return super().see(head)
+
+    def room(self, head: Head) -> int:
+        """How many records may be acquired at once."""
+        return max(0, min(self.reader.room(), self.max_locks - head.unacked))
