@@ -80,8 +80,8 @@ def check_timestamp(timestamp: object) -> None:
 def check_read(offset: object, max_bytes: object, upto: object) -> None:
     """Raise InvalidInputError for what ``PartitionLog.read`` cannot be asked."""
     check_offset(offset)
-    if upto not in ("written", "synced"):
-        raise InvalidInputError(f"upto is written or synced, not {upto!r}")
+    if upto not in ("written", "synced") and (type(upto) is not int or upto < 0):
+        raise InvalidInputError(f"upto is written, synced or an offset, not {upto!r}")
     if not isinstance(max_bytes, int) or max_bytes < 1:
         raise InvalidInputError(f"max_bytes={max_bytes!r} is out of bounds: an int of at least 1")
 

@@ -17,10 +17,11 @@ from logstore.segments.errors import FormatError
 from logstore.segments.files import Files, read_bounded, write_atomically
 from logstore.state import LogState
 
-__all__ = ["advance_epochs", "assign", "settle_epochs"]
+__all__ = ["MAX_EPOCH", "advance_epochs", "assign", "read_epochs", "settle_epochs"]
 
 _MAX_CHECKPOINT_BYTES = 16 << 20
-_MAX_EPOCH = (1 << 31) - 1
+MAX_EPOCH = (1 << 31) - 1
+"""The largest leader epoch."""
 
 
 def assign(entries: Sequence[EpochEntry], new: EpochEntry) -> list[EpochEntry]:
@@ -47,14 +48,14 @@ def settle_epochs(
     epoch tells what is written there from them (KIP-101). Commit point: ``save_due``, which makes
     the epoch that is due durable before the entries that it follows from are cut off.
     """
-    stored = _read_epochs(files, directory)
+    stored = read_epochs(files, directory)
     entries = [entry for entry in stored if entry.start_offset < state.next_offset]
     if not stored:
         entries = list(met)
     latest = max((entry.epoch for entry in (*stored, *met)), default=0)
     reached = entries[-1].epoch if entries else 0
     if lost_memory or latest > reached:
-        state.due_epoch = max(state.due_epoch, min(latest + 1, _MAX_EPOCH))
+        state.due_epoch = max(state.due_epoch, min(latest + 1, MAX_EPOCH))
     if state.due_epoch > reached:
         save_due(state.due_epoch)
     elif not entries:
@@ -66,13 +67,14 @@ def settle_epochs(
 
 def advance_epochs(files: Files, directory: str, new: Sequence[EpochEntry]) -> None:
     """Note the leader epochs that begin with the batches that are about to be appended."""
-    entries = _read_epochs(files, directory)
+    entries = read_epochs(files, directory)
     for entry in new:
         entries = assign(entries, entry)
     _write_epochs(files, directory, entries)
 
 
-def _read_epochs(files: Files, directory: str) -> list[EpochEntry]:
+def read_epochs(files: Files, directory: str) -> list[EpochEntry]:
+    """What the checkpoint of the epochs says; nothing where there is none. Raises FormatError."""
     path = os.path.join(directory, filenames.LEADER_EPOCH_CHECKPOINT)
     try:
         data = read_bounded(files, path, _MAX_CHECKPOINT_BYTES)

@@ -170,6 +170,12 @@ class PartitionHandle:
                 self._lock.drain()
             self._let_go()
 
+    def abandon(self) -> None:
+        """Let go of everything as a process does that is killed: nothing is synced or noted. For
+        simulations; the next opening recovers what is there."""
+        self._refusal = ClosedError
+        self._let_go()
+
     def _let_go(self) -> None:
         self._holds_files = False
         for resource in ((self._writing or (None, None))[1], self._state_file, self._lock):

@@ -28,6 +28,7 @@ from logstore.appending import (
     check_timestamp,
 )
 from logstore.compaction import CompactionPlan, CompactionResult
+from logstore.epochs import read_epochs
 from logstore.errors import (
     InvalidInputError,
     OffsetOutOfRangeError,
@@ -49,6 +50,7 @@ from logstore.ready import (
 )
 from logstore.retention import Decision, SegmentInfo
 from logstore.segments.batch import Batch, seal_parts
+from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.compression import Codec
 from logstore.segments.record import Record
 from logstore.writer import LogWriter
@@ -245,6 +247,23 @@ class PartitionLog(PartitionHandle):
             finally:
                 lock.release()
 
+    def begin_leader_epoch(self, epoch: int) -> None:
+        """Let the next batch of a client begin leader epoch ``epoch``, as whoever elects leaders
+        has given it. Until then the log stays as it is.
+
+        Raises InvalidInputError for an epoch that is lower than one that the log has come to, or
+        that is due in it, and what ``append`` raises.
+        """
+        with self._locked() as writer:
+            writer.plan_epoch(epoch)
+
+    def leader_epochs(self) -> list[EpochEntry]:
+        """Where each leader epoch begins in the log, ascending: what its
+        ``leader-epoch-checkpoint`` says. Takes the partition's lock."""
+        with self._locked() as writer:
+            writer.enter()
+            return read_epochs(self._files, self.directory)
+
     def flush(self) -> None:
         """Return when everything that was appended before the call is on stable storage."""
         if self._writing is None:
@@ -332,12 +351,14 @@ class PartitionLog(PartitionHandle):
         offset: int,
         *,
         max_bytes: int = 1 << 20,
-        upto: Literal["written", "synced"] = "written",
+        upto: Literal["written", "synced"] | int = "written",
     ) -> Fetch:
         """Whole batches from the one that holds ``offset`` on: about ``max_bytes``, at least one.
 
-        At the end of the log the fetch is empty. Raises OffsetOutOfRangeError outside of it,
-        FormatError where the log is damaged. CRCs are checked by whoever opens the batches.
+        ``upto`` says which records are served: all, those on stable storage, or those below an
+        offset, such as a high watermark. At the end of these the fetch is empty. Raises
+        OffsetOutOfRangeError outside of the log, FormatError where it is damaged. CRCs are checked
+        by whoever opens the batches.
         """
         check_read(offset, max_bytes, upto)
 
@@ -347,7 +368,12 @@ class PartitionLog(PartitionHandle):
                 raise OffsetOutOfRangeError(
                     self.directory, offset, state.log_start_offset, state.next_offset
                 )
-            limit = state.next_offset if upto == "written" else state.synced_offset
+            if upto == "written":
+                limit = state.next_offset
+            elif upto == "synced":
+                limit = state.synced_offset
+            else:
+                limit = min(upto, state.next_offset)
             return self._reader.read(view, offset, max_bytes=max_bytes, high_watermark=limit)
 
         return steadily(self._look, read)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from logstore.active_segment import ActiveSegment
 from logstore.appending import MAX_OFFSET, out_of_bounds
-from logstore.epochs import advance_epochs
+from logstore.epochs import MAX_EPOCH, advance_epochs
+from logstore.errors import InvalidInputError
 from logstore.segments import offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.files import File, write_fully
@@ -125,6 +126,19 @@ class LogWriter(ActiveSegment):
         """
         self._state_file.save_marks(self._state_file.marks()._replace(clean=False))
         state.flags &= ~CLEAN
+
+    def plan_epoch(self, epoch: int) -> None:
+        """Let the next batch of a client begin this leader epoch. Nothing is written before that:
+        whoever gives out epochs remembers them."""
+        state = self.enter()
+        reached = max(state.leader_epoch, state.due_epoch)
+        if not reached <= epoch <= MAX_EPOCH:
+            raise InvalidInputError(
+                f"{self._directory}: leader epoch {epoch} is out of bounds: the log has come to "
+                f"{reached}, and the largest is {MAX_EPOCH}"
+            )
+        state.due_epoch = epoch
+        self._block = self._state_file.publish(state)
 
     def begin_due_epoch(self, state: LogState) -> None:
         """The leader epoch that is due begins with the batch that is written next."""

@@ -65,6 +65,8 @@ PURE = (
     "logstore/shares/definitions.py",
     "logstore/shares/moves.py",
     "logstore/producer_states.py",
+    "logstore/replication/leadership.py",
+    "logstore/replication/placement.py",
 )
 PURE_IMPORTS = (
     "__future__",

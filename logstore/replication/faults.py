@@ -301,6 +301,8 @@ class Faults:
                 self._full[broker] -= 1
                 if not self._full[broker]:
                     self._cluster.disks[broker].clear()
+                    if not self._down.get(broker) and not self._cluster.is_up(broker):
+                        self._cluster.start(broker)  # it has stopped when it could not write
 
         return f"the disk of {named(brokers)} full", undo
 

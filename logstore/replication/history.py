@@ -32,6 +32,7 @@ __all__ = [
     "ReplicasChanged",
     "Sent",
     "Started",
+    "StorageFailed",
     "Synced",
     "Truncated",
 ]
@@ -155,8 +156,16 @@ class HighWatermark(NamedTuple):
     as_leader: bool
 
 
+class StorageFailed(NamedTuple):
+    """A broker stops, since its disk does not take what is written."""
+
+    at_us: int
+    broker: int
+    error: str
+
+
 class ReplicaFailed(NamedTuple):
-    """A broker does not keep a partition any more: its log could not be opened or written."""
+    """A broker does not keep a partition any more: its log could not be opened."""
 
     at_us: int
     broker: int
@@ -280,6 +289,7 @@ Event = (
     | Synced
     | Truncated
     | HighWatermark
+    | StorageFailed
     | ReplicaFailed
     | Elected
     | IsrChanged
