@@ -123,6 +123,7 @@ class Housekeeper(Generic[_S]):
         with self._mutex:
             (self._channels if isinstance(member, Channel) else self._registrations).append(member)  # type: ignore[arg-type]
         self.start()
+        self._wake.set()  # it may be asleep until something expires
 
     def end(self, member: Channel | Registration) -> None:
         """No more; allowed for one that is not looked after."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +167,26 @@ def test_processes_that_look_after_one_queue_publish_each_dead_letter_once(tmp_p
             for process in processes:
                 _, errors = process.communicate(b"\n", timeout=60)
                 assert (process.returncode, errors or b"") == (0, b"")
+
+
+def test_a_thread_that_sleeps_looks_around_as_soon_as_somebody_consumes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.queue(NAME, message_ttl=HOUR)
+    publish(store, b"a")
+    wait_until(lambda: threads(store))
+    housekeeper = store.queues._consumption._housekeeper
+    wait_until(lambda: housekeeper._agenda.next_ms > 0)  # it has looked, and sleeps for an hour
+    ticks: list[float] = []
+    real = housekeeper.tick
+
+    def tick() -> None:
+        ticks.append(time.monotonic())
+        real()
+
+    monkeypatch.setattr(housekeeper, "tick", tick)
+    with store.queue("other").consume():
+        wait_until(lambda: len(ticks) > 1, seconds=20)
 
 
 def test_what_could_not_be_published_is_tried_again(
