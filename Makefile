@@ -75,6 +75,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/queue.py $(ARGS)
 	@echo "==> several processes (bench/processes.py)"
 	@$(STDIN) "$(PY)" bench/processes.py $(ARGS)
+	@echo "==> searching and counting (bench/find.py)"
+	@$(STDIN) "$(PY)" bench/find.py $(ARGS)
 	@echo "==> replaying (bench/replay.py)"
 	@$(STDIN) "$(PY)" bench/replay.py $(ARGS)
 

@@ -5,6 +5,7 @@ One pass, one batch at a time, in memory that is bounded whatever the log holds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -249,8 +250,8 @@ class Statistics:
         if header.timestamp_type:
             self.times.add(header.max_timestamp, len(times))
         else:
-            for time in times:
-                self.times.add(time)
+            for time, count in Counter(times).items():
+                self.times.add(time, count)
         self._add_keys(keys, sizes)
         if watch is not None:
             watch(header, keys, sizes)
