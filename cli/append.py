@@ -153,6 +153,12 @@ def append(
     is created with one partition, and so is the store. With several partitions, records with a
     key go where Kafka's own clients would send them, others to each partition in turn, batch by
     batch.
+
+    \b
+    Examples:
+      logstore append orders events.log
+      logstore append orders --key-separator : --compression zstd < events.log
+      logstore append orders --json events.json
     """
     if as_json and (headers or key_separator is not None):
         raise click.UsageError("--json excludes --headers and --key-separator", ctx)

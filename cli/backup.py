@@ -31,6 +31,10 @@ def backup(destination: str, store: str, keep: int, as_json: bool) -> None:
     Each backup is a directory in DEST, named after its time, and is whole: what did not change
     since the one before takes no space again. One that was interrupted is called .unfinished, and
     the next one removes it.
+
+    \b
+    Example:
+      logstore backup backups --keep 7
     """
     started = time.monotonic()
     with logstore.open(store, create=False, maintenance_interval=None) as opened:
@@ -52,10 +56,19 @@ def backup(destination: str, store: str, keep: int, as_json: bool) -> None:
 @click.command(short_help="Make a store from a backup.")
 @click.argument("backup", metavar="BACKUP", type=click.Path(exists=True, file_okay=False))
 @click.argument("destination", metavar="DEST", type=click.Path())
-def restore(backup: str, destination: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def restore(backup: str, destination: str, as_json: bool) -> None:
     """Make a store in DEST, which must be empty or not there, from BACKUP.
 
     BACKUP is a directory of backups, whose newest is taken, or one backup in it. It stays as it is.
+
+    \b
+    Example:
+      logstore restore backups restored
     """
     source = logstore.restore(backup, destination)
+    if as_json:
+        fields = {"type": "restored", "backup": source, "destination": destination}
+        standard_output().write(json_line(fields))
+        return
     Lines().line(f"restored {source} to {destination}")

@@ -22,6 +22,11 @@ def check(ctx: click.Context, path: str, as_json: bool) -> None:
     of partitions or a whole store. Batches, checksums, records, offsets and timestamps are
     checked, and both indexes against the log; of a store what it knows of its topics, too.
 
+    \b
+    Examples:
+      logstore check data
+      logstore check orders-0/00000000000000000000.log --json
+
     Exit code: 0 everything holds, 1 there is damage, 2 wrong use.
     """
     totals = Totals()

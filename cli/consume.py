@@ -81,6 +81,11 @@ def consume(
 
     A message is acknowledged when its command exits with 0. With --json a line tells of each
     message, and what the commands print goes to standard error.
+
+    \b
+    Examples:
+      logstore consume payments --exec 'cat >> payments.txt' --timeout 0
+      logstore consume payments --exec ./handle --on-failure reject --count 10 --timeout 0
     """
     with logstore.open(store, create=False) as opened:
         queue = opened.queue(name, passive=True)

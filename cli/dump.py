@@ -53,6 +53,11 @@ def dump(ctx: click.Context, path: str, records: bool, as_json: bool, with_hex: 
 
     A torn or damaged place is shown where it is, and what stands around it all the same.
 
+    \b
+    Examples:
+      logstore dump data
+      logstore dump orders-0/00000000000000000000.log --records --json
+
     Exit code: 0, or 1 where nothing but damage was found; 2 wrong use.
     """
     files = DiskFiles()

@@ -45,6 +45,10 @@ def declare(name: str, store: str, kind: str, arguments: dict[str, Any], as_json
     """Declare the exchange NAME; the store is created, too, where there is none.
 
     To declare it once more in the same way changes nothing; in another way is refused.
+
+    \b
+    Example:
+      logstore exchange declare shop --type topic
     """
     given = {}
     for key, value in arguments.items():
@@ -65,7 +69,12 @@ def declare(name: str, store: str, kind: str, arguments: dict[str, Any], as_json
 @store_option
 @json_option
 def list_exchanges(store: str, as_json: bool) -> None:
-    """List the exchanges of the store, those that are always there included."""
+    """List the exchanges of the store, those that are always there included.
+
+    \b
+    Example:
+      logstore exchange list
+    """
     with logstore.open(store, create=False, read_only=True) as opened:
         found = opened.queues.exchanges()
         sources = [binding.source for binding in opened.queues.bindings()]
@@ -111,7 +120,12 @@ def _fields(definition: ExchangeDefinition) -> dict[str, object]:
 @click.option("--if-unused", is_flag=True, help="Only if nothing is bound to it.")
 @json_option
 def delete(name: str, store: str, if_unused: bool, as_json: bool) -> None:
-    """Delete the exchange NAME with its bindings. Queues keep the messages that they have."""
+    """Delete the exchange NAME with its bindings. Queues keep the messages that they have.
+
+    \b
+    Example:
+      logstore exchange delete idle --if-unused
+    """
     with logstore.open(store, create=False) as opened:
         if not opened.queues.delete_exchange(name, if_unused=if_unused):
             raise UnknownExchangeError(f"there is no exchange called {name!r}")

@@ -43,7 +43,12 @@ def _open(store: str, *, read_only: bool) -> Store:
 @store_option
 @_json_option
 def list_groups(store: str, as_json: bool) -> None:
-    """List the consumer groups of the store, with their states and numbers of members."""
+    """List the consumer groups of the store, with their states and numbers of members.
+
+    \b
+    Example:
+      logstore group list --json
+    """
     with _open(store, read_only=True) as opened:
         listings = opened.groups.list()
     if as_json:
@@ -60,7 +65,12 @@ def list_groups(store: str, as_json: bool) -> None:
 @store_option
 @_json_option
 def describe(name: str, store: str, as_json: bool) -> None:
-    """Show how far GROUP has come in each partition, and who reads it."""
+    """Show how far GROUP has come in each partition, and who reads it.
+
+    \b
+    Example:
+      logstore group describe billing
+    """
     with _open(store, read_only=True) as opened:
         found = opened.groups.describe(name)
     if as_json:
@@ -185,6 +195,11 @@ def reset_offsets(
 
     One of the options says where to. An offset that a partition does not hold becomes the nearest
     one that it does.
+
+    \b
+    Examples:
+      logstore group reset-offsets billing --to-datetime 2h --topic orders:0 --dry-run
+      logstore group reset-offsets billing --to-earliest
     """
     resets = [
         OffsetReset("earliest") if to_earliest else None,
@@ -283,6 +298,10 @@ def delete(
     """Delete each GROUP and what it has committed; it must not have members.
 
     It cannot be undone, so it is asked about on a terminal.
+
+    \b
+    Example:
+      logstore group delete billing --yes
     """
     names = tuple(dict.fromkeys(names))
     with _open(store, read_only=False) as opened:

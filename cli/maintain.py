@@ -99,6 +99,11 @@ def retain(
     For each segment it is said what was decided and why; behind that stand the sizes before and
     after. What counts are the topic's retention_ms, retention_bytes and cleanup_policy.
 
+    \b
+    Examples:
+      logstore retain --dry-run
+      logstore retain orders --json
+
     Exit code: 0 done, 1 a partition could not be dealt with, 2 wrong use.
     """
     changes: list[tuple[str, Extent, Extent]] = []
@@ -200,6 +205,11 @@ def compact(
 
     Of the records with the same key the last one stays; the active segment is left alone. Readers
     and writers go on meanwhile. Behind what was done stand the sizes before and after.
+
+    \b
+    Examples:
+      logstore compact
+      logstore compact users --force --dry-run
 
     Exit code: 0 done, 1 a partition could not be dealt with, 2 wrong use.
     """

@@ -42,6 +42,10 @@ def declare(name: str, store: str, arguments: dict[str, Any], as_json: bool) -> 
     max_priority, consumer_timeout; Kafka's retention_ms and retention_bytes, for what is
     acknowledged; and durable, auto_delete. To declare it once more in the same way changes
     nothing; in another way is refused.
+
+    \b
+    Example:
+      logstore queue declare refunds --arg dead_letter_exchange=failed --arg max_priority=5
     """
     with logstore.open(store, create=True) as opened:
         # Given as it is by default, so that a queue with other arguments is refused.
@@ -67,7 +71,12 @@ def bind(
     queue: str, exchange: str, routing_key: str, store: str, headers: dict[str, Any], as_json: bool
 ) -> None:
     """Bind QUEUE to EXCHANGE: what is published there comes to the queue from then on, where the
-    ROUTING_KEY (for a topic exchange, the pattern) or the headers fit."""
+    ROUTING_KEY (for a topic exchange, the pattern) or the headers fit.
+
+    \b
+    Example:
+      logstore queue bind payments shop 'order.payment.#'
+    """
     with logstore.open(store, create=False) as opened:
         opened.queue(queue, passive=True).bind(exchange, routing_key, headers)
     if as_json:
@@ -93,7 +102,12 @@ def unbind(
     headers: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Take away the binding of QUEUE to EXCHANGE with this ROUTING_KEY and these headers."""
+    """Take away the binding of QUEUE to EXCHANGE with this ROUTING_KEY and these headers.
+
+    \b
+    Example:
+      logstore queue unbind payments shop 'order.#'
+    """
     with logstore.open(store, create=False) as opened:
         found = opened.queue(queue, passive=True).unbind(exchange, routing_key, headers)
     if not found:
@@ -150,6 +164,11 @@ def publish(
     """Publish BODY (all of standard input where it is - or left out) to EXCHANGE, with ROUTING_KEY.
 
     '' is the default exchange: there the routing key is a queue's name.
+
+    \b
+    Examples:
+      logstore queue publish shop order.payment.eu '{"total": 12}' --property priority=3
+      logstore queue publish '' payments < message.json
     """
     if body != "-":
         data = os.fsencode(body)
@@ -181,7 +200,12 @@ def publish(
 @store_option
 @json_option
 def list_queues(store: str, as_json: bool) -> None:
-    """List the queues of the store, with what is in them."""
+    """List the queues of the store, with what is in them.
+
+    \b
+    Example:
+      logstore queue list
+    """
     with logstore.open(store, create=False, read_only=True) as opened:
         queues = opened.queues
         found = [(queue, queues.work_queue(queue).counts()) for queue in queues.queues()]
@@ -230,7 +254,12 @@ def queue_fields(definition: QueueDefinition, counts: QueueCounts) -> dict[str, 
 @click.option("--if-empty", is_flag=True, help="Only if it holds no messages.")
 @json_option
 def delete(name: str, store: str, if_unused: bool, if_empty: bool, as_json: bool) -> None:
-    """Delete the queue NAME with its bindings and all messages in it, at once and for ever."""
+    """Delete the queue NAME with its bindings and all messages in it, at once and for ever.
+
+    \b
+    Example:
+      logstore queue delete empty --if-empty
+    """
     with logstore.open(store, create=False) as opened:
         if not opened.queues.delete_queue(name, if_unused=if_unused, if_empty=if_empty):
             raise UnknownQueueError(f"there is no queue called {name!r}")

@@ -86,6 +86,10 @@ def get(name: str, store: str, count: int, no_ack: bool, as_json: bool) -> None:
 
     Prints bodies, one a line, or with --json all there is to a message. Nothing is printed where
     the queue is empty.
+
+    \b
+    Example:
+      logstore queue get payments --count 2 --json
     """
     with _open(store) as opened:
         messages = opened.queue(name, passive=True).get_many(count)
@@ -100,7 +104,12 @@ def get(name: str, store: str, count: int, no_ack: bool, as_json: bool) -> None:
 @_count_option
 @json_option
 def peek(name: str, store: str, count: int, as_json: bool) -> None:
-    """Print the first messages of QUEUE that are ready, and leave them as they are."""
+    """Print the first messages of QUEUE that are ready, and leave them as they are.
+
+    \b
+    Example:
+      logstore queue peek payments --count 2
+    """
     with _open(store, read_only=True) as opened:
         _print(opened.queue(name, passive=True).peek(count), as_json=as_json)
 
@@ -111,7 +120,12 @@ def peek(name: str, store: str, count: int, as_json: bool) -> None:
 @json_option
 def purge(name: str, store: str, as_json: bool) -> None:
     """Drop all messages that wait in QUEUE, delayed ones included. Those that were delivered stay
-    their holders'."""
+    their holders'.
+
+    \b
+    Example:
+      logstore queue purge payments
+    """
     with _open(store) as opened:
         count = opened.queue(name, passive=True).purge()
     if as_json:
@@ -125,7 +139,12 @@ def purge(name: str, store: str, as_json: bool) -> None:
 @store_option
 @json_option
 def describe(name: str, store: str, as_json: bool) -> None:
-    """Show how QUEUE was declared, what is in it, and its consumers."""
+    """Show how QUEUE was declared, what is in it, and its consumers.
+
+    \b
+    Example:
+      logstore queue describe payments
+    """
     with _open(store, read_only=True) as opened:
         found = opened.queue(name, passive=True)
         fields = queue_fields(found.definition, found.counts())
@@ -162,7 +181,12 @@ def describe(name: str, store: str, as_json: bool) -> None:
 @click.pass_context
 def ledger(ctx: click.Context, name: str, store: str, as_json: bool) -> None:
     """Show the ledger of QUEUE: what was delivered, came back, waits or is dead; and check it, also
-    against the log. Exits with 1 where it does not hold."""
+    against the log. Exits with 1 where it does not hold.
+
+    \b
+    Example:
+      logstore queue ledger payments
+    """
     with _open(store, read_only=True) as opened:
         work_queue = opened.queues.work_queue(opened.queue(name, passive=True).definition)
         found = describe_ledgers(work_queue)

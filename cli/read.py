@@ -110,6 +110,12 @@ def read(
 
     Partitions are merged by timestamp, and each one's records stay in order. Control records are
     not shown.
+
+    \b
+    Examples:
+      logstore read orders --offset -3
+      logstore read orders --since 2h --json
+      logstore read orders --group report --max 100
     """
     start = _start(ctx, offset, since)
     if as_json and pattern is not None:

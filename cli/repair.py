@@ -31,6 +31,11 @@ def repair(ctx: click.Context, path: str, dry_run: bool, drop_damaged: bool, as_
     taken out of a log is saved beside it, as FILE.removed-POSITION. A store may be in use
     meanwhile; a broker must not run on the directory.
 
+    \b
+    Examples:
+      logstore repair data --dry-run
+      logstore repair orders-0 --drop-damaged
+
     Exit code: 0 repaired or nothing to do, 1 something is left damaged, 2 wrong use.
     """
     counts: Counter[str] = Counter()

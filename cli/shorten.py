@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 import logstore
 from logstore.cli.options import confirm_deletion, store_option, yes_option
-from logstore.cli.output import Lines, count_of
+from logstore.cli.output import Lines, count_of, json_line, standard_output
 from logstore.cli.tables import Extent, print_changes
 from logstore.errors import OffsetOutOfRangeError
 from logstore.log import PartitionLog
@@ -21,6 +21,7 @@ __all__ = ["delete_records", "truncate"]
 
 def _common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print a JSON object."),
         yes_option,
         click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing."),
         click.option(
@@ -55,20 +56,25 @@ def delete_records(
     before: int,
     dry_run: bool,
     yes: bool,
+    as_json: bool,
 ) -> None:
     """Delete the records of a partition of TOPIC below an offset.
 
     They can no longer be read from then on; segments that lie wholly below are removed. It cannot
     be undone, so it is asked about on a terminal.
+
+    \b
+    Example:
+      logstore delete-records orders --partition 0 --before 3 --yes
     """
     with _open(store, dry_run) as opened:
         log = opened.topic(topic).partition(partition)
         start, end = log.log_start_offset, log.log_end_offset
         if before > end:
             raise OffsetOutOfRangeError(log.directory, before, start, end)
-        name = partition_directory(topic, partition)
+        cut = _Cut("records-deleted", topic, partition, log, dry_run=dry_run, as_json=as_json)
         if before <= start:
-            Lines().line(f"{name}: nothing to delete: the first offset is {start}")
+            cut.nothing(f"nothing to delete: the first offset is {start}")
             return
         # The active segment goes, too, where nothing is to be left.
         below = [
@@ -82,7 +88,7 @@ def delete_records(
         if below:
             size = count_of(sum(segment.size for segment in below), "byte")
             what += f", {count_of(len(below), 'whole segment')} of {size}"
-        _carry_out(ctx, name, log, what, lambda: log.delete_records(before), dry_run, yes)
+        cut.carry_out(ctx, what, lambda: log.delete_records(before), yes=yes)
 
 
 @click.command(short_help="Cut off the newest records of a partition.")
@@ -96,45 +102,91 @@ def delete_records(
 )
 @click.pass_context
 def truncate(
-    ctx: click.Context, topic: str, store: str, partition: int, to: int, dry_run: bool, yes: bool
+    ctx: click.Context,
+    topic: str,
+    store: str,
+    partition: int,
+    to: int,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Cut the log of a partition of TOPIC so that it ends at an offset.
 
     Records that are appended later get the offsets of those that went. It cannot be undone, so it
     is asked about on a terminal.
+
+    \b
+    Example:
+      logstore truncate orders --partition 0 --to 3 --dry-run
     """
     with _open(store, dry_run) as opened:
         log = opened.topic(topic).partition(partition)
         start, end = log.log_start_offset, log.log_end_offset
         if not start <= to <= end:
             raise OffsetOutOfRangeError(log.directory, to, start, end)
-        name = partition_directory(topic, partition)
+        cut = _Cut("truncated", topic, partition, log, dry_run=dry_run, as_json=as_json)
         if to == end:
-            Lines().line(f"{name}: nothing to cut: the log ends at {end}")
+            cut.nothing(f"nothing to cut: the log ends at {end}")
             return
         what = f"offsets {to} to {end - 1}"
-        _carry_out(ctx, name, log, what, lambda: log.truncate(to), dry_run, yes)
+        cut.carry_out(ctx, what, lambda: log.truncate(to), yes=yes)
 
 
 def _open(store: str, dry_run: bool) -> Store:
     return logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None)
 
 
-def _carry_out(
-    ctx: click.Context,
-    name: str,
-    log: PartitionLog,
-    what: str,
-    action: Callable[[], object],
-    dry_run: bool,
-    yes: bool,
-) -> None:
-    lines = Lines()
-    if dry_run:
-        lines.line(f"{name}: would delete {what}")
-        return
-    confirm_deletion(ctx, f"{what} of {name}", yes=yes)
-    before = Extent.of(log)
-    action()
-    lines.line(f"{name}: deleted {what}")
-    print_changes(lines, [(name, before, Extent.of(log))])
+class _Cut(NamedTuple):
+    """What is to be cut off, and how it is told."""
+
+    kind: str
+    """The type of the JSON object."""
+    topic: str
+    partition: int
+    log: PartitionLog
+    dry_run: bool
+    as_json: bool
+
+    @property
+    def name(self) -> str:
+        """The partition's name."""
+        return partition_directory(self.topic, self.partition)
+
+    def nothing(self, why: str) -> None:
+        """Say that there is nothing to do."""
+        if self.as_json:
+            extent = Extent.of(self.log)
+            self._print_object(extent, extent)
+        else:
+            Lines().line(f"{self.name}: {why}")
+
+    def carry_out(
+        self, ctx: click.Context, what: str, action: Callable[[], object], *, yes: bool
+    ) -> None:
+        """Ask, do it, and say what has become of the partition; or only what would go."""
+        before = Extent.of(self.log)
+        if not self.dry_run:
+            confirm_deletion(ctx, f"{what} of {self.name}", yes=yes)
+            before = Extent.of(self.log)
+            action()
+        after = Extent.of(self.log)
+        if self.as_json:
+            self._print_object(before, after)
+        elif self.dry_run:
+            Lines().line(f"{self.name}: would delete {what}")
+        else:
+            lines = Lines()
+            lines.line(f"{self.name}: deleted {what}")
+            print_changes(lines, [(self.name, before, after)])
+
+    def _print_object(self, before: Extent, after: Extent) -> None:
+        fields = {
+            "type": self.kind,
+            "topic": self.topic,
+            "partition": self.partition,
+            "before": before.fields(),
+            "after": after.fields(),
+            "dry_run": self.dry_run,
+        }
+        standard_output().write(json_line(fields))

@@ -66,7 +66,12 @@ json_option = click.option(
 )
 @json_option
 def create(name: str, store: str, partitions: int, config: dict[str, Any], as_json: bool) -> None:
-    """Create the topic NAME; the store is created, too, where there is none."""
+    """Create the topic NAME; the store is created, too, where there is none.
+
+    \b
+    Example:
+      logstore topic create sessions --partitions 3 --config cleanup_policy=compact
+    """
     with logstore.open(store, create=True) as opened:
         opened.create_topic(name, partitions=partitions, config=config)
         if as_json:
@@ -80,7 +85,12 @@ def create(name: str, store: str, partitions: int, config: dict[str, Any], as_js
 @click.option("--internal", is_flag=True, help="Show the store's own topics, too.")
 @json_option
 def list_topics(store: str, internal: bool, as_json: bool) -> None:
-    """List the topics of the store, with their partitions."""
+    """List the topics of the store, with their partitions.
+
+    \b
+    Example:
+      logstore topic list --internal
+    """
     with logstore.open(store, create=False, read_only=True) as opened:
         topics = [opened.describe_topic(topic.name) for topic in opened.topics(internal=internal)]
     if as_json:
@@ -146,7 +156,12 @@ def _fields(description: TopicDescription) -> dict[str, object]:
 @json_option
 def describe(name: str, store: str, as_json: bool) -> None:
     """Show the topic NAME: its id, its partitions, and every key of its configuration with where
-    its value is from: the topic, the store's defaults, or the defaults of all stores."""
+    its value is from: the topic, the store's defaults, or the defaults of all stores.
+
+    \b
+    Example:
+      logstore topic describe orders
+    """
     with logstore.open(store, create=False, read_only=True) as opened:
         description = opened.describe_topic(name)
     if as_json:
@@ -201,7 +216,13 @@ def alter(
     defaults: bool,
     as_json: bool,
 ) -> None:
-    """Change the topic NAME, or with --defaults what all topics of the store have in common."""
+    """Change the topic NAME, or with --defaults what all topics of the store have in common.
+
+    \b
+    Examples:
+      logstore topic alter orders --config retention_ms=86400000 --partitions 6
+      logstore topic alter --defaults --config compression_type=zstd
+    """
     if defaults == (name is not None) or (defaults and partitions is not None):
         raise click.UsageError("give either a topic or --defaults (without --partitions)", ctx)
     if not config and not unset and partitions is None:
@@ -232,6 +253,10 @@ def delete(ctx: click.Context, name: str, store: str, yes: bool, as_json: bool) 
 
     Programs that use it are told so; a new topic of that name is another one. It cannot be undone,
     so it is asked about on a terminal.
+
+    \b
+    Example:
+      logstore topic delete orders --yes
     """
     with logstore.open(store, create=False) as opened:
         found = opened.topic(name)

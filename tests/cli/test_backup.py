@@ -61,3 +61,14 @@ def test_wrong_use_of_backup_and_restore_is_told(tmp_path: Path) -> None:
     run("backup", tmp_path / "b", store=store)
     complaint = only_line(run("restore", tmp_path / "b", store, code=2).stderr)
     assert "into an empty directory, or none" in complaint
+
+
+def test_a_restored_store_is_told_as_json(tmp_path: Path) -> None:
+    run("topic create orders", store=tmp_path / "store")
+    (backup,) = json_lines(run("backup --json", tmp_path / "backups", store=tmp_path / "store"))
+    (found,) = json_lines(run("restore --json", tmp_path / "backups", tmp_path / "again"))
+    assert found == {
+        "type": "restored",
+        "backup": backup["path"],
+        "destination": str(tmp_path / "again"),
+    }

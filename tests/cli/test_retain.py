@@ -219,3 +219,22 @@ def test_output_that_cannot_be_written_is_no_fault_of_a_partition(
         code, complaint = end_of(process)
     assert code == 1
     assert only_line(complaint.decode()) == "logstore: No space left on device"
+
+
+def test_cutting_prints_the_partition_before_and_after_as_json(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run("topic create orders", store=store)
+    run("append orders", store=store, stdin="a\nb\nc\n")
+    for words, kind, first, end in (
+        ("delete-records orders --partition 0 --before 1 --dry-run", "records-deleted", 0, 3),
+        ("delete-records orders --partition 0 --before 1", "records-deleted", 1, 3),
+        ("delete-records orders --partition 0 --before 1", "records-deleted", 1, 3),
+        ("truncate orders --partition 0 --to 2 --dry-run", "truncated", 1, 3),
+        ("truncate orders --partition 0 --to 2", "truncated", 1, 2),
+        ("truncate orders --partition 0 --to 2", "truncated", 1, 2),
+    ):
+        (found,) = json_lines(run(f"{words} --json --yes", store=store))
+        assert list(found) == ["type", "topic", "partition", "before", "after", "dry_run"]
+        assert (found["type"], found["topic"], found["partition"]) == (kind, "orders", 0)
+        assert (found["after"]["first_offset"], found["after"]["next_offset"]) == (first, end)
+        assert found["dry_run"] == ("--dry-run" in words)
