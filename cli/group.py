@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,11 +9,9 @@ import click
 import logstore
 from logstore.cli.options import confirm_deletion, store_option, yes_option
 from logstore.cli.output import WRONG_USE, Lines, count_of, json_line, standard_output
-from logstore.cli.read import parse_time
+from logstore.cli.resets import chosen_partitions, chosen_reset, print_changes, reset_options
 from logstore.cli.tables import print_table
 from logstore.groups.descriptions import GroupDescription, MemberDescription, OffsetDescription
-from logstore.groups.resets import OffsetChange, OffsetReset
-from logstore.partitions import TopicPartition
 from logstore.store import Store
 
 __all__ = ["group"]
@@ -157,39 +153,11 @@ def _group_fields(found: GroupDescription) -> dict[str, Any]:
 @group.command("reset-offsets", short_help="Move what a group has committed.")
 @click.argument("name", metavar="GROUP")
 @store_option
-@click.option("--to-earliest", is_flag=True, help="To the first offset of each partition.")
-@click.option("--to-latest", is_flag=True, help="To the end of each partition.")
-@click.option("--to-offset", type=click.IntRange(min=0), metavar="N", help="To offset N.")
-@click.option(
-    "--to-datetime",
-    metavar="TIME",
-    help="To the first record of TIME or later: 2024-05-01T12:00:00Z (local time without a zone), "
-    "milliseconds since 1970, or an age such as 10m, 2h, 1d.",
-)
-@click.option("--shift-by", type=int, metavar="N", help="By N offsets, back where N is negative.")
-@click.option(
-    "--topic",
-    "topics",
-    multiple=True,
-    metavar="TOPIC[:N,N...]",
-    help="Only this topic, or some partitions of it; may be repeated. Without it: every partition "
-    "that the group has committed anything for.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be moved, and change nothing.")
+@reset_options
 @_json_option
 @click.pass_context
 def reset_offsets(
-    ctx: click.Context,
-    name: str,
-    store: str,
-    to_earliest: bool,
-    to_latest: bool,
-    to_offset: int | None,
-    to_datetime: str | None,
-    shift_by: int | None,
-    topics: tuple[str, ...],
-    dry_run: bool,
-    as_json: bool,
+    ctx: click.Context, /, name: str, store: str, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
     """Move what GROUP has committed; it must not have members meanwhile.
 
@@ -201,89 +169,13 @@ def reset_offsets(
       logstore group reset-offsets billing --to-datetime 2h --topic orders:0 --dry-run
       logstore group reset-offsets billing --to-earliest
     """
-    resets = [
-        OffsetReset("earliest") if to_earliest else None,
-        OffsetReset("latest") if to_latest else None,
-        None if to_offset is None else OffsetReset("offset", to_offset),
-        None if to_datetime is None else OffsetReset("datetime", _time(ctx, to_datetime)),
-        None if shift_by is None else OffsetReset("shift", shift_by),
-    ]
-    chosen = [reset for reset in resets if reset is not None]
-    if len(chosen) != 1:
-        raise click.UsageError(
-            "say where to, by one of --to-earliest, --to-latest, --to-offset, --to-datetime and "
-            "--shift-by",
-            ctx,
-        )
+    reset = chosen_reset(ctx, given)
     with _open(store, read_only=dry_run) as opened:
-        partitions = _partitions(ctx, opened, topics)
+        partitions = chosen_partitions(ctx, opened, given["topics"])
         if partitions is None:
             opened.groups.describe(name)  # raises where there is no such group: a slip of the pen
-        changes = opened.groups.reset_offsets(
-            name, chosen[0], partitions=partitions, dry_run=dry_run
-        )
-    _print_changes(name, changes, dry_run=dry_run, as_json=as_json)
-
-
-def _time(ctx: click.Context, text: str) -> int:
-    try:
-        return parse_time(text, time.time_ns() // 1_000_000).number
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param_hint="'--to-datetime'") from None
-
-
-def _partitions(
-    ctx: click.Context, store: Store, texts: tuple[str, ...]
-) -> list[TopicPartition] | None:
-    """What ``--topic`` says; None where it says nothing."""
-    if not texts:
-        return None
-    places = []
-    for text in texts:
-        name, colon, numbers = text.partition(":")
-        topic = store.topic(name)
-        chosen = numbers.split(",") if colon else map(str, range(topic.partition_count))
-        for number in chosen:
-            if not number.isdecimal():
-                raise click.BadParameter(
-                    f"{text!r} is not of the form topic or topic:0,1",
-                    ctx,
-                    param_hint="'--topic'",
-                )
-            topic.partition(int(number))  # raises for one that is not there
-            places.append(TopicPartition(name, int(number)))
-    return places
-
-
-def _print_changes(
-    name: str, changes: Mapping[TopicPartition, OffsetChange], *, dry_run: bool, as_json: bool
-) -> None:
-    if as_json:
-        for place, change in changes.items():
-            fields = {
-                "type": "offset-reset",
-                "group": name,
-                **place._asdict(),
-                "before": None if change.before is None else change.before.offset,
-                "after": change.after,
-                "dry_run": dry_run,
-            }
-            standard_output().write(json_line(fields))
-        return
-    lines = Lines()
-    verb = "would move" if dry_run else "moved"
-    lines.line(f"group {name}: {verb} {count_of(len(changes), 'partition')}")
-    rows = [
-        (
-            place.topic,
-            f"{place.partition}",
-            "-" if change.before is None else f"{change.before.offset}",
-            f"{change.after}",
-        )
-        for place, change in changes.items()
-    ]
-    if rows:
-        print_table(lines, ("TOPIC", "PARTITION", "BEFORE", "AFTER"), rows)
+        changes = opened.groups.reset_offsets(name, reset, partitions=partitions, dry_run=dry_run)
+    print_changes("group", name, changes, dry_run=dry_run, as_json=as_json)
 
 
 @group.command(short_help="Delete groups and what they have committed.")

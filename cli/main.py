@@ -40,6 +40,7 @@ _MODULES = {
     "replay": "replay",
     "restore": "backup",
     "retain": "maintain",
+    "share-group": "share_group",
     "stats": "stats",
     "topic": "topic",
     "truncate": "shorten",

@@ -17,7 +17,7 @@ from logstore.cli.formats import Formatter, parse_format
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, record_fields, silence, standard_output
 from logstore.cli.pipes import can_be_written, nobody_reads
-from logstore.cli.read_group import read_group
+from logstore.cli.read_group import read_group, read_share_group
 from logstore.clock import SystemClock
 from logstore.errors import InvalidInputError, OffsetOutOfRangeError
 from logstore.log import PartitionLog
@@ -82,6 +82,12 @@ def parse_time(text: str, now_ms: int) -> Start:
     help="Read as a member of this consumer group what it has not read yet, and commit what was "
     "printed; --offset earliest or latest says where a group begins that has never read.",
 )
+@click.option(
+    "--share-group",
+    metavar="GROUP",
+    help="Read as a consumer of this share group, and accept what was printed; --offset earliest "
+    "or latest says where a group begins that is not there yet.",
+)
 @click.option("--max", "limit", type=click.IntRange(min=0), metavar="N", help="Stop after N.")
 @click.option("--follow", is_flag=True, help="At the end, wait for more.")
 @click.option("--json", "as_json", is_flag=True, help="Print each record as a JSON object.")
@@ -101,6 +107,7 @@ def read(
     offset: str | None,
     since: str | None,
     group: str | None,
+    share_group: str | None,
     limit: int | None,
     follow: bool,
     as_json: bool,
@@ -121,15 +128,23 @@ def read(
     if as_json and pattern is not None:
         raise click.UsageError("--json and --format exclude each other", ctx)
     formatter = _formatter(ctx, topic, as_json, pattern)
-    if group is not None:
+    if group is not None or share_group is not None:
+        if group is not None and share_group is not None:
+            raise click.UsageError("--group and --share-group exclude each other", ctx)
         if since is not None or partition is not None or start.kind not in ("earliest", "latest"):
             raise click.UsageError(
-                "with --group, positions are the group's: leave out --partition, --since, and an "
-                "--offset other than earliest and latest",
+                f"with {'--group' if share_group is None else '--share-group'}, positions are the "
+                "group's: leave out --partition, --since, and an --offset other than earliest and "
+                "latest",
                 ctx,
             )
         try:
-            read_group(store, topic, group, start.kind, formatter, limit, follow=follow)
+            if group is not None:
+                read_group(store, topic, group, start.kind, formatter, limit, follow=follow)
+            elif share_group is not None:
+                read_share_group(
+                    store, topic, share_group, start.kind, formatter, limit, follow=follow
+                )
         except KeyboardInterrupt:
             if not follow:
                 raise

@@ -1,4 +1,4 @@
-"""``logstore read --group``: records that a consumer group has not read yet."""
+"""``logstore read --group`` and ``--share-group``: records that a group has not read yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from logstore.cli.pipes import nobody_reads, wait_until_taken
 from logstore.consumer import Consumer
 from logstore.segments.record import Record
 
-__all__ = ["read_group"]
+__all__ = ["read_group", "read_share_group"]
 
 _POLL_RECORDS = 500
 _JOINING_SECONDS = 2.0
@@ -60,3 +60,43 @@ def _print_some(consumer: Consumer, formatter: Formatter, most: int, *, follow: 
     elif nobody_reads():
         raise BrokenPipeError
     return len(records)
+
+
+def read_share_group(
+    store: str,
+    topic: str,
+    group: str,
+    reset: str,
+    formatter: Formatter,
+    limit: int | None,
+    *,
+    follow: bool,
+) -> None:
+    """Print what the share group gives to one of its consumers, and accept what was printed.
+
+    ``reset`` says where a group begins that is not there yet. What nobody took from a pipe is
+    released, and delivered again.
+    """
+    with logstore.open(store, create=False) as opened:
+        known = {one.name for one in opened.share_groups.list()}
+        options = {} if group in known else {"share_auto_offset_reset": reset}
+        with opened.share_consumer(
+            topic, group=group, share_acknowledgement_mode="explicit", **options
+        ) as consumer:
+            left = sys.maxsize if limit is None else limit
+            while left > 0:
+                records = consumer.poll(min(left, _POLL_RECORDS), timeout=_SETTLED_SECONDS)
+                if records:
+                    output = standard_output()
+                    lines = (formatter(r.partition, Record(*r[1:])) for r in records)
+                    output.write(b"".join(lines))
+                    output.flush()
+                    wait_until_taken()
+                    for record in records:
+                        record.accept()
+                    consumer.commit()
+                elif nobody_reads():
+                    raise BrokenPipeError
+                elif not follow:
+                    return
+                left -= len(records)
