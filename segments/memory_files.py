@@ -40,10 +40,12 @@ class CrashMode(enum.Enum):
 class _Inode:
     number: int
     data: bytearray = field(default_factory=bytearray)
-    synced: bytes = b""
+    synced: bytearray = field(default_factory=bytearray)
     """The content as of the last sync."""
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
     """What came since: (position, bytes) of a write, (size, None) of a truncation."""
+    secretive: bool = False
+    """Whether it may have changed without a write: it was mapped, or a bit turned over."""
     modified_ms: int = 0
     renamed_ms: int = 0
 
@@ -208,6 +210,7 @@ class MemoryFiles:
             if not write:
                 raise OSError(errno.EINVAL, "shorter than it should be", path)
             inode.data.extend(bytes(size - len(inode.data)))
+        inode.secretive = True
         return _MemorySharedBytes(self, path, inode)
 
     def lock(self, path: str) -> FileLock:
@@ -241,11 +244,10 @@ class MemoryFiles:
         inode = self._inode(path)
         if not 0 <= position < len(inode.data):
             raise InvalidInputError(f"{path} has {len(inode.data)} bytes, none at {position}")
+        inode.secretive = True
         inode.data[position] ^= 1
         if position < len(inode.synced):
-            synced = bytearray(inode.synced)
-            synced[position] ^= 1
-            inode.synced = bytes(synced)
+            inode.synced[position] ^= 1
 
     def crash(self, mode: CrashMode, rng: random.Random | None = None) -> MemoryFiles:
         """The file system that is found after a crash now; this one is not changed.
@@ -297,19 +299,21 @@ def _survivors(
 
 def _copy(inode: _Inode, mode: CrashMode, rng: random.Random) -> _Inode:
     if mode is CrashMode.KILL:
-        after = _Inode(inode.number, bytearray(inode.data), inode.synced, list(inode.pending))
+        data, synced = bytearray(inode.data), bytearray(inode.synced)
+        after = _Inode(inode.number, data, synced, list(inode.pending))
     else:
         data = _survive(inode, mode, rng)
-        after = _Inode(inode.number, bytearray(data), data)
+        after = _Inode(inode.number, data, bytearray(data))
+    after.secretive = inode.secretive
     after.modified_ms, after.renamed_ms = inode.modified_ms, inode.renamed_ms
     return after
 
 
-def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
+def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytearray:
     data = bytearray(inode.synced)
     pending = inode.pending
     if mode is CrashMode.LOSE:
-        return bytes(data)
+        return data
     if mode is CrashMode.TEAR:
         count = rng.randint(0, len(pending))
         for position, written in pending[:count]:
@@ -317,7 +321,7 @@ def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
         if count < len(pending) and (torn := pending[count])[1] is not None:
             written = torn[1] or b""
             _write(data, torn[0], written[: rng.randint(0, len(written))])
-        return bytes(data)
+        return data
     # Any of the sectors that differ may have been written, or not.
     final = inode.data
     size = rng.choice((len(data), len(final)))
@@ -326,7 +330,7 @@ def _survive(inode: _Inode, mode: CrashMode, rng: random.Random) -> bytes:
         stop = min(start + SECTOR_BYTES, size, len(final))
         if rng.random() < 0.5:
             data[start:stop] = final[start:stop]
-    return bytes(data)
+    return data
 
 
 def _write(data: bytearray, position: int, written: bytes | None) -> None:
@@ -383,8 +387,13 @@ class _MemoryFile:
     def sync(self) -> None:
         self._check()
         self._files.happens("sync", self.path)
-        self._inode.synced = bytes(self._inode.data)
-        self._inode.pending.clear()
+        inode = self._inode
+        if inode.secretive:
+            inode.synced[:] = inode.data
+        else:  # a large file is not copied for a small batch
+            for position, written in inode.pending:
+                _write(inode.synced, position, written)
+        inode.pending.clear()
 
     def close(self) -> None:
         self._closed = True
@@ -403,7 +412,7 @@ class _MemorySharedBytes:
 
     def sync(self) -> None:
         self._files.happens("sync", self._path)
-        self._inode.synced = bytes(self._inode.data)
+        self._inode.synced[:] = self._inode.data
 
     def close(self) -> None:
         pass

@@ -114,4 +114,4 @@ class _FaultyFile:
             size = min(PAGE_BYTES, len(saved) - start)
             if size > 0:
                 saved[start : start + size] = old[:size].ljust(size, b"\0")
-        inode.synced = bytes(saved)
+        inode.synced = bytearray(saved)
