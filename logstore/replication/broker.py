@@ -15,7 +15,7 @@ from logstore.replication.controller import CONTROLLER, Controller
 from logstore.replication.disk import Disk
 from logstore.replication.fetching import LongPoll, refusal, serve
 from logstore.replication.follower import ReplicaFetcher
-from logstore.replication.history import ReplicaFailed, StorageFailed
+from logstore.replication.history import Opened, ReplicaFailed, StorageFailed
 from logstore.replication.kernel import SimulatedClock, Simulation
 from logstore.replication.leader import Leader
 from logstore.replication.leadership import NO_LEADER, PartitionState
@@ -269,9 +269,11 @@ class Broker:
         if name in self.broken:
             return
         try:
-            self.replicas[name] = Replica(
+            replica = self.replicas[name] = Replica(
                 self, name, high_watermark=self._storage.high_watermark(name)
             )
+            now_us, synced = self.simulation.now_us, replica.log.synced_offset
+            self.simulation.history.emit(Opened(now_us, self.node, name, replica.end, synced))
         except LogstoreError as error:
             # It is taken out of every in-sync set; what is to become of it is for a person to say.
             self.broken.append(name)

@@ -27,6 +27,8 @@ __all__ = [
     "HighWatermark",
     "History",
     "IsrChanged",
+    "Leads",
+    "Opened",
     "Refused",
     "ReplicaFailed",
     "ReplicasChanged",
@@ -107,6 +109,28 @@ class ConsumerReset(NamedTuple):
 
 
 # --- replicas ---------------------------------------------------------------------------------
+
+
+class Opened(NamedTuple):
+    """A broker has opened a replica's log, as far as its disk had kept it."""
+
+    at_us: int
+    broker: int
+    partition: str
+    end_offset: int
+    synced_offset: int
+    """What lies below it is on stable storage."""
+
+
+class Leads(NamedTuple):
+    """A broker has learnt that it is to lead, and does. (Who is elected may die before that.)"""
+
+    at_us: int
+    broker: int
+    partition: str
+    leader_epoch: int
+    end_offset: int
+    """Of its log."""
 
 
 class Appended(NamedTuple):
@@ -285,6 +309,8 @@ Event = (
     | Refused
     | Delivered
     | ConsumerReset
+    | Opened
+    | Leads
     | Appended
     | Synced
     | Truncated

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from logstore.errors import OutOfOrderSequenceError, ProducerFencedError
+from logstore.replication.history import Leads
 from logstore.replication.leadership import PartitionState
 from logstore.replication.messages import (
     INELIGIBLE_REPLICA,
@@ -97,6 +98,9 @@ class Leader:
         self._retired = False
         replica.leader_epoch = self.epoch
         replica.log.begin_leader_epoch(self.epoch)
+        self._simulation.history.emit(
+            Leads(self._simulation.now_us, broker.node, replica.name, self.epoch, replica.end)
+        )
         if "high-watermark-goes-back" in self._bugs:
             replica.raise_high_watermark(0, as_leader=True)
         replica.when_safe(self._on_safe)

@@ -12,6 +12,7 @@ from logstore.replication.history import (
     Elected,
     History,
     IsrChanged,
+    Refused,
 )
 
 __all__ = ["Measures", "percentile"]
@@ -52,10 +53,12 @@ class Measures:
         self.acknowledged = 0
         """How many records were."""
         self.refused = 0
+        """How many records producers have given up."""
         self._needed = min_insync_replicas if acks == "all" else 1
         self._partitions: dict[str, _Writable] = {}
         self._unavailable_us = 0
         history.subscribe(Acknowledged, self._acknowledged)
+        history.subscribe(Refused, self._refused)
         history.subscribe(Elected, self._changed)
         history.subscribe(IsrChanged, self._changed)
         history.subscribe(Crashed, self._crashed)
@@ -73,6 +76,9 @@ class Measures:
     def _acknowledged(self, event: Acknowledged) -> None:
         self.latencies_us[event.at_us - event.sent_us] += 1
         self.acknowledged += len(event.record_ids)
+
+    def _refused(self, event: Refused) -> None:
+        self.refused += len(event.record_ids)
 
     def _changed(self, event: Elected | IsrChanged) -> None:
         partition = self._partitions.setdefault(event.partition, _Writable())

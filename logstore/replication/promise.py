@@ -37,6 +37,8 @@ class PromiseSettings(Protocol):
     @property
     def min_insync_replicas(self) -> int: ...
     @property
+    def unclean_election(self) -> bool: ...
+    @property
     def eligible_leader_replicas(self) -> bool: ...
     @property
     def epoch_truncation(self) -> str: ...
@@ -47,7 +49,7 @@ class Hardships(NamedTuple):
 
     storage_lost_at_once: int = 0
     """The most replicas that had lost their storage, and were not in sync again, at one time. A
-    lost disk, a rotten batch, and a power cut where syncs are not waited for."""
+    lost disk, a rotten batch, and a crash where syncs are not waited for."""
     in_sync_storage_gone: bool = False
     """At some time every replica that was in sync, or eligible, had lost its storage."""
     leader_changed: bool = False
@@ -73,7 +75,7 @@ def promises(settings: PromiseSettings, hardships: Hardships, *, committed: bool
     one that was acknowledged with ``acks=all``.
     """
     against = []
-    if hardships.unclean_election:
+    if hardships.unclean_election and settings.unclean_election:
         against.append("an unclean election took a replica that was not known to have all records")
     if settings.epoch_truncation != "KIP-279" and hardships.leader_changed:
         against.append(

@@ -28,6 +28,8 @@ from logstore.replication.history import (
     HighWatermark,
     History,
     IsrChanged,
+    Leads,
+    Opened,
     Refused,
     ReplicaFailed,
     ReplicasChanged,
@@ -144,6 +146,10 @@ _SENTENCES: dict[type, Callable[[Any], tuple[str, str]]] = {
     Delivered: _delivered,
     ConsumerReset: _reset,
     Appended: _appended,
+    Opened: lambda event: _broker(event, f"opened, with what is below {event.end_offset}"),
+    Leads: lambda event: _broker(
+        event, f"leads from now on, in epoch {event.leader_epoch}, from {event.end_offset} on"
+    ),
     Synced: lambda event: _broker(event, f"synced below {event.offset}"),
     Truncated: _truncated,
     HighWatermark: _high_watermark,

@@ -16,6 +16,7 @@ from logstore.replication.history import (
     HighWatermark,
     History,
     IsrChanged,
+    Leads,
     Synced,
     Truncated,
 )
@@ -77,11 +78,15 @@ class Story:
         *,
         elr: tuple[int, ...] = (),
         clean: bool = True,
+        leads: bool = True,
         epoch: int | None = None,
     ) -> None:
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.leader = leader
         self.history.emit(Elected(self.tick(), P, leader, self.epoch, isr, elr, clean))
+        if leader >= 0 and leads:
+            end = self.end(leader)
+            self.history.emit(Leads(self.tick(), leader, P, self.epoch, end))
 
     def isr(self, *isr: int, elr: tuple[int, ...] = (), epoch: int | None = None) -> None:
         epoch = self.epoch if epoch is None else epoch

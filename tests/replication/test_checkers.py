@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logstore.replication.checkers.ending import Left, compare
-from logstore.replication.history import ConsumerReset, Elected, Refused, Truncated
+from logstore.replication.history import ConsumerReset, Elected, Opened, Refused, Truncated
 from tests.replication.story import P, Settings, Story
 
 
@@ -76,6 +76,15 @@ def test_an_unclean_election_that_is_not_allowed_is_found() -> None:
     assert story.broken == ["election"]
 
 
+def test_the_last_leader_may_go_on_where_nobody_is_left_who_has_more() -> None:
+    story = led_by_0()
+    for broker in (0, 1, 2):
+        story.lose_disk(broker)
+    story.isr()
+    story.elect(0, (0,), clean=False)
+    assert story.broken == []
+
+
 def test_a_clean_leader_comes_from_the_in_sync_set_or_the_eligible_replicas() -> None:
     story = led_by_0()
     story.isr(0, elr=(1,))
@@ -83,6 +92,31 @@ def test_a_clean_leader_comes_from_the_in_sync_set_or_the_eligible_replicas() ->
     assert story.broken == []
     story.elect(2, (2,))
     assert story.broken == ["election"]
+
+
+def test_who_was_elected_and_died_before_it_led_has_lost_nothing() -> None:
+    story = led_by_0()
+    story.committed_everywhere("p1-01")
+    story.lose_disk(1)
+    story.elect(1, (1, 2), leads=False)
+    story.elect(2, (2,))
+    assert story.broken == []
+    story.elect(1, (1,))
+    assert story.broken == ["election", "lost"]
+
+
+def test_a_leader_that_was_deposed_uncleanly_commits_in_vain() -> None:
+    story = led_by_0(Settings(unclean_election=True, min_insync_replicas=1))
+    story.isr(0)
+    story.elect(1, (1,), clean=False)
+    base = story.append(0, "p1-01", epoch=0)  # it has not heard of it
+    story.commit(0, 1, epoch=0)
+    story.acknowledge(base, "p1-01", epoch=0)
+    story.append(1, "p1-02", sequence=0)
+    story.commit(1, 1)
+    left = Left(1, {1: ("p1-02",)})
+    ending = compare(story.checks, left, story.checkers.findings, at_us=1000, in_order=True)
+    assert (ending.lost, story.broken) == (1, [])
 
 
 def test_an_epoch_has_one_leader() -> None:
@@ -211,6 +245,20 @@ def test_readers_see_what_is_committed_in_order_and_the_same(
     assert story.broken == [kind]
 
 
+def test_a_replicas_high_watermark_goes_back_only_with_its_log() -> None:
+    story = led_by_0()
+    story.committed_everywhere("p1-01", "p1-02")
+    story.commit(0, 1)
+    assert story.broken == ["watermark"]
+    story.commit(1, 2)
+    story.truncate(1, 0)
+    story.commit(1, 0)
+    story.crash(0, "kill")
+    story.history.emit(Opened(story.tick(), 0, P, 2, 2))
+    story.commit(0, 1)
+    assert story.broken == ["watermark"]
+
+
 def test_a_reader_is_never_told_a_lower_high_watermark() -> None:
     story = led_by_0()
     story.committed_everywhere("p1-01", "p1-02")
@@ -265,7 +313,9 @@ def test_with_acks_1_the_same_leader_must_have_kept_it() -> None:
     story.append(0, "p1-01")
     story.acknowledge(0, "p1-01")
     story.crash(0)
-    story.truncate(0, 0, "recovery")
+    story.history.emit(Opened(story.tick(), 0, P, 0, 0))
+    assert story.broken == []  # others may be elected now
+    story.elect(0, (0,))
     assert story.broken == ["lost"]
 
 

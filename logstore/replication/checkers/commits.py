@@ -47,6 +47,12 @@ class Committed:
 
     def led_to(self, event: HighWatermark) -> Iterator[Wrong]:
         """A leader has moved its high watermark."""
+        yield from self._moved(event)
+        if event.leader_epoch < self._timeline.unclean_epoch:
+            # It goes on alone, not knowing that others did not wait for it: that is lost.
+            self.most_offset = max(self.most_offset, event.offset)
+            self.cut = True
+            return
         if self.cut and event.leader_epoch < self._timeline.epoch:
             return  # it does not know yet what was lost
         log = self._lineage.log(event.broker)
@@ -61,15 +67,26 @@ class Committed:
                 f", and has not got the batch {last}, which was committed",
             )
             return
-        if event.offset > log.end_offset:
+        yield from self._grow(log, event.offset)
+        if self.path[-1].next_offset < event.offset:
             yield Wrong(
                 "watermark",
-                f"broker {event.broker} commits up to {event.offset}, and its log ends at "
-                f"{log.end_offset}",
+                f"broker {event.broker} commits up to {event.offset}, where no batch of its log "
+                f"ends: the last one before that is {self.path[-1]}",
             )
-        yield from self._grow(log, event.offset)
         if event.leader_epoch == self._timeline.epoch or not self._timeline.losses:
             yield from self._is_everywhere(f"committed up to {event.offset}")
+
+    def _moved(self, event: HighWatermark) -> Iterator[Wrong]:
+        """A replica's high watermark only goes back where its log is cut, or it starts anew."""
+        log = self._lineage.log(event.broker)
+        if event.offset < log.high_watermark:
+            yield Wrong(
+                "watermark",
+                f"the high watermark of broker {event.broker} goes back from {log.high_watermark} "
+                f"to {event.offset}",
+            )
+        log.high_watermark = event.offset
 
     def _grow(self, log: ReplicaLog, offset: int) -> Iterator[Wrong]:
         source, path = log.path, self.path
@@ -111,6 +128,7 @@ class Committed:
 
     def followed_to(self, event: HighWatermark) -> Iterator[Wrong]:
         """A follower was told a high watermark."""
+        yield from self._moved(event)
         if event.leader_epoch < self._timeline.epoch:
             return
         if event.offset > self.end_offset:
@@ -125,14 +143,13 @@ class Committed:
 
     # In-sync replicas -------------------------------------------------------------------------
 
-    def in_sync_have_all(self, isr: tuple[int, ...], elr: tuple[int, ...]) -> Iterator[Wrong]:
+    def in_sync_have_all(self) -> Iterator[Wrong]:
         """Whoever is in sync, or eligible, has everything that is committed."""
-        yield from self._is_everywhere("it is in sync", (*isr, *elr) if self._elr else isr)
+        return self._is_everywhere("it is in sync")
 
-    def _is_everywhere(self, what: str, brokers: tuple[int, ...] | None = None) -> Iterator[Wrong]:
+    def _is_everywhere(self, what: str) -> Iterator[Wrong]:
         timeline, last = self._timeline, self.path[-1]
-        if brokers is None:
-            brokers = timeline.isr + timeline.elr if self._elr else timeline.isr
+        brokers = timeline.isr + timeline.elr if self._elr else timeline.isr
         for broker in brokers:
             log = self._lineage.log(broker)
             if log.holds(last) and (not self._synced or log.synced_offset >= last.next_offset):

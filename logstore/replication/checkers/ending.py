@@ -19,7 +19,18 @@ class Left(NamedTuple):
     leader: int
     """-1: there is none, and nothing can be read."""
     logs: Mapping[int, Sequence[str]]
-    """The record ids of each in-sync replica's log, by offset from 0; the leader's among them."""
+    """The record ids of each in-sync replica's log, by offset from 0. A log with rotten bits can
+    only be read up to there."""
+    rotten: frozenset[int] = frozenset()
+    """Whose logs these are."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """What there is to be read. What is rotten at the leader another one can give: an operator
+        would let it lead."""
+        if self.leader in self.rotten:
+            return max(self.logs.values(), key=len)
+        return self.logs[self.leader] if self.leader >= 0 else ()
 
 
 class Ending(NamedTuple):
@@ -39,9 +50,9 @@ def compare(
     def broken(kind: str, text: str) -> None:
         findings.broken(kind, at_us, partition, text)
 
-    ids = left.logs[left.leader] if left.leader >= 0 else ()
+    ids = left.ids
     for broker, others in left.logs.items():
-        if others != ids:
+        if others != ids[: len(others)] or (len(others) < len(ids) and broker not in left.rotten):
             broken("divergence", _difference(left.leader, ids, broker, others))
     present = Counter(ids)
     if left.leader >= 0 and checks.readers.ids != list(ids[: len(checks.readers.ids)]):

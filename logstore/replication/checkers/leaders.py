@@ -30,9 +30,11 @@ def elected_rightly(
             f"broker {event.leader} was elected as if it had all records, and neither the in-sync "
             f"set {list(timeline.isr)} nor the eligible replicas {list(timeline.elr)} have it",
         )
-    if not event.clean and not unclean_allowed:
+    if not event.clean and not unclean_allowed and may:
         yield Wrong(
-            "election", f"broker {event.leader} was elected uncleanly, and unclean_election is off"
+            "election",
+            f"broker {event.leader} was elected uncleanly, and unclean_election is off; there were "
+            f"{list(may)} to wait for",
         )
     if event.leader not in event.isr:
         yield Wrong(

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from typing import Any
 
 from logstore.replication.checkers.findings import Wrong
-from logstore.replication.history import Acknowledged, Appended, Truncated
+from logstore.replication.history import Acknowledged, Appended, Opened, Truncated
 from logstore.segments.batch import header_at
 
 __all__ = ["BatchNode", "Lineage", "ReplicaLog"]
@@ -70,12 +70,14 @@ class BatchNode:
 class ReplicaLog:
     """What one replica holds."""
 
-    __slots__ = ("path", "synced_offset")
+    __slots__ = ("high_watermark", "path", "synced_offset")
 
     def __init__(self, root: BatchNode) -> None:
         self.path = [root]
         """Its batches; the first is the root, which stands for the empty log."""
         self.synced_offset = 0
+        self.high_watermark = 0
+        """As the replica knows it."""
 
     @property
     def end_offset(self) -> int:
@@ -205,7 +207,17 @@ class Lineage:
         taken = path[keep:]
         del path[keep:]
         log.synced_offset = min(log.synced_offset, event.to_offset)
+        log.high_watermark = min(log.high_watermark, event.to_offset)
         return taken
+
+    def opened(self, event: Opened) -> None:
+        """A log was opened, perhaps with less than it had; the high watermark is not in it."""
+        log = self.log(event.broker)
+        path = log.path
+        while path[-1].next_offset > event.end_offset:
+            path.pop()
+        log.synced_offset = min(event.synced_offset, log.end_offset)
+        log.high_watermark = 0
 
     def emptied(self, broker: int) -> None:
         """A broker's disk is gone."""

@@ -53,7 +53,7 @@ class Missings:
         for node in nodes:
             if node in self.by_node:
                 continue
-            hardships = self._timeline.hardships(node.appended_us, node.leader)
+            hardships = self._timeline.hardships(node.appended_us, node.leader, node.epoch)
             promise = promises(self._settings, hardships, committed=committed)
             missing = Missing(node, at_us, promise, causes_of(node, self._timeline))
             self.by_node[node] = missing

@@ -15,11 +15,13 @@ __all__ = ["Readers"]
 class _Place:
     """Where a consumer has come to."""
 
-    __slots__ = ("high_watermark", "next_offset")
+    __slots__ = ("high_watermark", "leader_epoch", "next_offset")
 
     def __init__(self) -> None:
         self.next_offset = 0
         self.high_watermark = 0
+        """As its leader has told it last."""
+        self.leader_epoch = -1
 
 
 class Readers:
@@ -53,13 +55,15 @@ class Readers:
                 f"{place.next_offset}",
             )
         place.next_offset = end
-        if event.high_watermark < place.high_watermark and not committed.cut:
+        # Another leader may have been told less so far, but has all that was read.
+        known = place.high_watermark if event.leader_epoch == place.leader_epoch else end
+        if event.high_watermark < max(known, end):
             yield Wrong(
                 "watermark",
-                f"consumer {event.consumer} was told the high watermark {event.high_watermark}, "
-                f"and {place.high_watermark} before that",
+                f"consumer {event.consumer} has read up to offset {end} under the high watermark "
+                f"{event.high_watermark}; the same leader had told it {known}",
             )
-        place.high_watermark = event.high_watermark
+        place.high_watermark, place.leader_epoch = event.high_watermark, event.leader_epoch
         if stale:
             return
         if end > committed.end_offset:

@@ -28,6 +28,8 @@ from logstore.replication.history import (
     HighWatermark,
     History,
     IsrChanged,
+    Leads,
+    Opened,
     Refused,
     ReplicaFailed,
     ReplicasChanged,
@@ -43,8 +45,6 @@ __all__ = ["CheckerSettings", "Checkers", "PartitionChecks"]
 class CheckerSettings(PromiseSettings, Protocol):
     """What checkers need to know of a cluster (``settings.ClusterSettings``)."""
 
-    @property
-    def unclean_election(self) -> bool: ...
     @property
     def flush(self) -> str: ...
 
@@ -111,6 +111,7 @@ class Checkers:
         self._synced = settings.flush == "ack"
         self._timeline = Timeline(settings.flush)
         on = history.subscribe
+        on(Opened, self._opened)
         on(Appended, self._appended)
         on(Synced, self._was_synced)
         on(Truncated, self._truncated)
@@ -120,6 +121,7 @@ class Checkers:
         on(Delivered, self._delivered)
         on(ConsumerReset, self._reset)
         on(Elected, self._elected)
+        on(Leads, self._took_lead)
         on(IsrChanged, self._isr_changed)
         on(ReplicasChanged, self._timeline.noted)
         on(Crashed, self._timeline.crashed)
@@ -177,6 +179,10 @@ class Checkers:
         for checks in self.partitions.values():
             checks.lineage.emptied(event.broker)
 
+    def _opened(self, event: Opened) -> None:
+        # A broker that has started anew leads nothing before it is elected again.
+        self.of(event.partition).lineage.opened(event)
+
     def _high_watermark(self, event: HighWatermark) -> None:
         committed = self.of(event.partition).committed
         wrongs = committed.led_to(event) if event.as_leader else committed.followed_to(event)
@@ -191,11 +197,14 @@ class Checkers:
         rightly = elected_rightly(event, timeline, unclean_allowed=self._settings.unclean_election)
         self._tell(rightly, event.at_us, event.partition, sound=True)
         timeline.changed(event)
-        if event.leader >= 0:
-            self._leads(checks, event.leader, event.at_us)
         timeline.settle(event)
-        in_sync = checks.committed.in_sync_have_all(event.isr, event.elr)
-        self._tell(in_sync, event.at_us, event.partition)
+
+    def _took_lead(self, event: Leads) -> None:
+        checks = self.of(event.partition)
+        if event.leader_epoch == checks.timeline.epoch:
+            self._leads(checks, event.broker, event.at_us)
+            checks.timeline.leads(event)
+            self._tell(checks.committed.in_sync_have_all(), event.at_us, event.partition)
 
     def _leads(self, checks: PartitionChecks, broker: int, at_us: int) -> None:
         """A replica leads, from now on or with less than before: what it has not got is missing."""
@@ -240,8 +249,8 @@ class Checkers:
         self._tell(rightly, event.at_us, event.partition, sound=True)
         checks.timeline.changed(event)
         checks.timeline.settle(event)
-        in_sync = checks.committed.in_sync_have_all(event.isr, event.elr)
-        self._tell(in_sync, event.at_us, event.partition)
+        if checks.timeline.led:
+            self._tell(checks.committed.in_sync_have_all(), event.at_us, event.partition)
 
     # Clients ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from logstore.replication.history import (
     Elected,
     Event,
     IsrChanged,
+    Leads,
     ReplicaFailed,
     ReplicasChanged,
     Started,
@@ -20,8 +21,8 @@ from logstore.replication.promise import Hardships
 
 __all__ = ["PartitionTimeline", "StorageLoss", "Timeline"]
 
-KILLED = "kill"
-"""The mode of a crash in which only the process dies (``CrashMode.KILL``)."""
+STOPPED = "stop"
+"""The mode of an end in good order, in which everything is synced."""
 
 
 class StorageLoss:
@@ -50,6 +51,10 @@ class PartitionTimeline:
         self.epoch = -1
         self.isr: tuple[int, ...] = ()
         self.elr: tuple[int, ...] = ()
+        self.led = False
+        """Whether the last one that was elected has begun to lead."""
+        self.unclean_epoch = -1
+        """The epoch of the last unclean election."""
         self.leaders: dict[int, int] = {}
         """Every leader that there ever was, by epoch."""
         self.events: list[Event] = []
@@ -64,6 +69,10 @@ class PartitionTimeline:
         """Whether a replica has lost what it had, and is not in sync again."""
         return broker in self._open
 
+    def has_rotted(self, broker: int) -> bool:
+        """Whether bits of a replica have ever turned over."""
+        return any(isinstance(e, BitRot) and e.broker == broker for e in self.events)
+
     def lose(self, broker: int, at_us: int) -> None:
         """A replica has lost what it had stored."""
         if broker not in self._open:
@@ -75,22 +84,32 @@ class PartitionTimeline:
         """The controller has changed leader or in-sync set; :meth:`settle` follows."""
         if isinstance(event, Elected):
             self.leaders.setdefault(event.leader_epoch, event.leader)
+            self.led = self.led and event.leader < 0
+            if not event.clean:
+                self.unclean_epoch = event.leader_epoch
         self.leader = event.leader
         self.epoch = max(self.epoch, event.leader_epoch)
         self.events.append(event)
 
     def settle(self, event: Elected | IsrChanged) -> None:
-        """After checkers have looked: who is in sync anew has what its leader has, and a leader is
-        what there is from now on."""
-        restored = [broker for broker in event.isr if broker not in self.isr]
-        if isinstance(event, Elected):
-            restored.append(event.leader)
-        for broker in restored:
-            loss = self._open.pop(broker, None)
-            if loss is not None:
-                loss.until_us = event.at_us
+        """After checkers have looked: who is in sync anew has what its leader has."""
+        for broker in event.isr:
+            if broker not in self.isr and broker != event.leader:
+                self._restore(broker, event.at_us)
         self.isr, self.elr = event.isr, event.elr
         self._look(event.at_us)
+
+    def leads(self, event: Leads) -> None:
+        """Whatever its leader has is what there is from now on. (Not from its election on: it may
+        die, or have died, before it leads.)"""
+        self.led = True
+        self._restore(event.broker, event.at_us)
+        self._look(event.at_us)
+
+    def _restore(self, broker: int, at_us: int) -> None:
+        loss = self._open.pop(broker, None)
+        if loss is not None:
+            loss.until_us = at_us
 
     def _look(self, at_us: int) -> None:
         known = {*self.isr, *self.elr}
@@ -101,12 +120,13 @@ class PartitionTimeline:
         elif not gone and last is not None and last.until_us is None:
             self._gone[-1] = _Interval(last.from_us, at_us)
 
-    def hardships(self, since_us: int, leader: int) -> Hardships:
-        """What befell a record that ``leader`` appended at ``since_us``, up to now."""
+    def hardships(self, since_us: int, leader: int, epoch: int) -> Hardships:
+        """What befell a record that ``leader`` appended at ``since_us`` in its ``epoch``, up to
+        now. (It may have been deposed by then, and not have known.)"""
         elected = [
             event
             for event in self.events
-            if isinstance(event, Elected) and event.at_us >= since_us and event.leader >= 0
+            if isinstance(event, Elected) and event.leader_epoch > epoch and event.leader >= 0
         ]
         return Hardships(
             storage_lost_at_once=self._most_at_once(since_us),
@@ -141,8 +161,8 @@ class PartitionTimeline:
 
 
 class Timeline:
-    """Of all partitions. ``flush`` is the cluster's: with ``page_cache`` a power cut takes
-    storage."""
+    """Of all partitions. ``flush`` is the cluster's: with ``page_cache`` every end that is not in
+    good order counts as a loss of storage, since nobody can tell whether it was (KIP-966)."""
 
     def __init__(self, flush: str) -> None:
         self._crash_loses = flush == "page_cache"
@@ -160,7 +180,7 @@ class Timeline:
         """A broker is down, perhaps with what it had not synced."""
         for timeline in self.partitions.values():
             timeline.events.append(event)
-            if self._crash_loses and event.mode != KILLED:
+            if self._crash_loses and event.mode != STOPPED:
                 timeline.lose(event.broker, event.at_us)
 
     def disk_lost(self, event: DiskLost) -> None:
