@@ -37,6 +37,7 @@ from bench.harness import (
     steady,
     workload,
 )
+from bench.sharing import sharing_table
 from bench.waiting import measure_waiting
 from logstore.appending import Acks
 from logstore.log import PartitionLog
@@ -280,6 +281,7 @@ def tables(directory: Path, options: Options) -> Iterator[Table]:
     yield single_table(options, directory)
     yield routing_table(options, directory)
     yield from consuming_tables(directory, options)
+    yield sharing_table(options, directory)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

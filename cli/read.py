@@ -123,6 +123,7 @@ def read(
       logstore read orders --offset -3
       logstore read orders --since 2h --json
       logstore read orders --group report --max 100
+      logstore read orders --share-group workers --max 10
     """
     start = _start(ctx, offset, since)
     if as_json and pattern is not None:

@@ -39,7 +39,12 @@ def _open(store: str, *, read_only: bool) -> Store:
 @store_option
 @_json_option
 def list_groups(store: str, as_json: bool) -> None:
-    """List the share groups of the store, with their states and numbers of consumers."""
+    """List the share groups of the store, with their states and numbers of consumers.
+
+    \b
+    Example:
+      logstore share-group list --json
+    """
     with _open(store, read_only=True) as opened:
         listings = opened.share_groups.list()
     if as_json:
@@ -59,6 +64,10 @@ def describe(name: str, store: str, as_json: bool) -> None:
     """Show how far the share group GROUP has come in each partition, its options and its consumers.
 
     Its ledgers are compared with the logs; what is wrong is told, and the exit code is 1.
+
+    \b
+    Example:
+      logstore share-group describe workers
     """
     with _open(store, read_only=True) as opened:
         found = opened.share_groups.describe(name)
@@ -132,7 +141,12 @@ def _config(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 )
 @_json_option
 def alter(name: str, store: str, config: dict[str, Any], as_json: bool) -> None:
-    """Set options of the share group GROUP; it is defined if it is not there."""
+    """Set options of the share group GROUP; it is defined if it is not there.
+
+    \b
+    Example:
+      logstore share-group alter workers --config share_record_lock_duration_ms=60000
+    """
     with _open(store, read_only=False) as opened:
         opened.share_groups.alter(name, **config)
         found = opened.share_groups.describe(name)
@@ -156,6 +170,11 @@ def reset_offsets(
 
     All records from there on are delivered, as if they never had been. One of the options says
     where to. An offset that a partition does not hold becomes the nearest one that it does.
+
+    \b
+    Examples:
+      logstore share-group reset-offsets workers --to-datetime 2h --dry-run
+      logstore share-group reset-offsets workers --topic orders:0 --to-earliest
     """
     reset = chosen_reset(ctx, given)
     with _open(store, read_only=dry_run) as opened:
@@ -179,6 +198,10 @@ def delete(
     """Delete each share group GROUP, and how far it has come; it must not have consumers.
 
     It cannot be undone, so it is asked about on a terminal.
+
+    \b
+    Example:
+      logstore share-group delete workers --yes
     """
     names = tuple(dict.fromkeys(names))
     with _open(store, read_only=False) as opened:

@@ -47,6 +47,10 @@ def make_world(directory: Path) -> None:
         with store.consumer("orders", group="billing") as consumer:
             consumer.poll(max_records=4)
             consumer.commit()
+        with store.share_consumer(
+            "orders", group="workers", share_auto_offset_reset="earliest"
+        ) as worker:
+            worker.poll(4)
         shop = store.exchange("shop", type="topic")
         payments = store.queue(
             "payments", dead_letter_exchange="", dead_letter_routing_key="failed"
