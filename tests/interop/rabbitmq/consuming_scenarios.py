@@ -96,6 +96,14 @@ _SETTLING = (
         ack("1"),
         ack("1"),
     ),
+    scenario(
+        "acknowledging something else after an error",
+        queue("q"),
+        *publish_to("q", "1"),
+        get("q"),
+        ack_tag(7),
+        ack("1"),
+    ),
     scenario("acknowledging what was never delivered", queue("q"), ack_tag(7)),
     scenario(
         "acknowledging several up to what was never delivered",

@@ -74,6 +74,12 @@ _CONTENT = (
         ),
         drain("q"),
     ),
+    scenario(
+        "a user id that is somebody else's",
+        queue("q"),
+        *publish_to("q", "1", user_id="somebody"),
+        drain("q"),
+    ),
     scenario("an empty body", queue("q"), *publish_to("q", ""), drain("q")),
     scenario("a transient message", queue("q"), *publish_to("q", "1", delivery_mode=1), drain("q")),
     scenario("an empty queue", queue("q"), get("q"), count("q"), purge("q"), drain("q")),

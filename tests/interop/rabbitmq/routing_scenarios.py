@@ -219,7 +219,7 @@ _HEADERS = tuple(
     for name, arguments in _ARGUMENTS
 )
 
-_VALUES = (
+_VALUES: tuple[Scenario, ...] = (
     scenario(
         "headers are compared by kind and value",
         exchange("x", "headers"),
@@ -273,6 +273,18 @@ _VALUES = (
             )
         ),
         *(drain(f"q{number}") for number in range(14)),
+    ),
+)
+
+_VALUES += (
+    scenario(
+        "a table in the headers with its fields in another order",
+        exchange("x", "headers"),
+        queue("q"),
+        bind("q", "x", headers={"t": {"a": 1, "b": 2}}),
+        publish("x", "", "1", headers={"t": {"a": 1, "b": 2}}),
+        publish("x", "", "2", headers={"t": {"b": 2, "a": 1}}, mandatory=True),
+        drain("q"),
     ),
 )
 
