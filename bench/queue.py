@@ -6,7 +6,7 @@
 Limits: the same bodies appended to a plain log (which is what a queue is, without exchanges,
 properties and confirms), and the system calls alone. Everything lies on the disk that the
 repository is on. One process and one thread. ``--waiting`` measures one long queue instead, once; a
-hundred million messages of 200 bytes need 21 GB of disk and some minutes.
+hundred million messages of 200 bytes need 21 GB of disk and a few minutes.
 """
 
 from __future__ import annotations
