@@ -5,6 +5,7 @@
 #                                            (JOBS=0: one after the other, in one process)
 #   make lint     linter, formatter check, strict type check
 #   make bench    the benchmarks
+#   make docs     docs/cli.md, from the commands and from docs/cli/
 #   make clean    removes everything that the lines above made
 #
 # To use another interpreter: make PYTHON=python3.13 ...
@@ -36,7 +37,7 @@ ready_test = $(VENV)/.ready-test
 ready_dev = $(VENV)/.ready-dev
 endif
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 .NOTPARALLEL:
 
 help:
@@ -79,6 +80,9 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/find.py $(ARGS)
 	@echo "==> replaying (bench/replay.py)"
 	@$(STDIN) "$(PY)" bench/replay.py $(ARGS)
+
+docs: $(ready_run)
+	@$(STDIN) "$(PY)" docs/make_cli.py
 
 $(VENV)/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \
