@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ from logstore import Queue
 ORDERS = 300
 WORKERS = 3
 KILL_AFTER = 60
-"""So many payments are done when the first worker is killed."""
+"""So many payments are done, some of them by each worker, when the first one is killed."""
 SUBSCRIBERS = {
     "inventory": ["order.created", "order.cancelled"],
     "shipping": ["order.created"],
@@ -72,16 +73,19 @@ def main(directory: str) -> Outcome:
         say(f"{WORKERS} payment workers are started, each a process of its own.")
         workers = [start_worker(directory, f"worker-{n}") for n in range(1, WORKERS + 1)]
         try:
+            wait_for(lambda: len(payments.consumers()) == WORKERS, "the workers to be there")
             for number in range(ORDERS):
                 body = json.dumps({"order": number, "amount": 10 + number % 90}).encode()
                 orders.publish(body, routing_key="order.created", message_id=str(number))
                 orders.publish(body, routing_key="payment.due", message_id=str(number))
             say(f"{ORDERS} orders are published: each once, for three queues, and a payment each.")
-            wait_until_done(directory, KILL_AFTER)
+            wait_for(
+                lambda: in_the_middle(directory), f"{KILL_AFTER} payments, some by each worker"
+            )
             workers[0].kill()
             workers[0].wait()
             say("worker-1 is killed in the middle of its work.")
-            wait_until_done(directory, ORDERS)
+            wait_for(lambda: len(told(directory)[0]) == ORDERS, f"all {ORDERS} payments")
         finally:
             for worker in workers:
                 worker.send_signal(signal.SIGTERM)
@@ -136,12 +140,18 @@ def told(directory: str) -> tuple[Counter[int], Counter[int], dict[str, int]]:
     return done, begun, by_worker
 
 
-def wait_until_done(directory: str, count: int) -> None:
-    """Wait until so many payments are done."""
+def in_the_middle(directory: str) -> bool:
+    """Whether enough payments are done, and every worker has done some of them."""
+    done, _, by_worker = told(directory)
+    return len(done) >= KILL_AFTER and list(map(bool, by_worker.values())) == [True] * WORKERS
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
     deadline = time.monotonic() + 60
-    while len(told(directory)[0]) < count:
+    while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"only {len(told(directory)[0])} of {count} payments are done")
+            raise TimeoutError(f"waited in vain for {what}")
         time.sleep(0.01)
 
 
