@@ -7,6 +7,7 @@ those of the topics that it is subscribed to, in turns.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import uuid
@@ -24,6 +25,7 @@ from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
 from logstore.shares.config import ShareGroupConfig, duration_ms
 from logstore.shares.definitions import ShareGroupDefinition
+from logstore.shares.moves import restart
 from logstore.shares.partition import (
     SharePartition,
     pack_place,
@@ -35,6 +37,8 @@ from logstore.shares.record import ShareRecord
 from logstore.subscription import Subscription
 
 __all__ = ["Selection", "ShareGroup"]
+
+_log = logging.getLogger("logstore")
 
 SIGNAL = "signal"
 """A file in the group's directory, which is written to when records have come back."""
@@ -184,6 +188,7 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
         def begin(changes: Changes) -> None:
             for one in partitions:
                 one.ledger.make(changes, saved[one.place])
+                self._cut_back(changes, one)
             row = load_queue_row(changes.rows, self.id)
             listed = sorted({*places_in(row.levels), *(one.place for one in partitions)})
             if b"".join(listed) != row.levels:
@@ -192,6 +197,21 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
         self.ledgers.change(begin)
         new = [one.ledger for one in partitions if one.place not in known]
         self.ledgers.checkpoint(new, tolerant=False)
+
+    def _cut_back(self, changes: Changes, partition: SharePartition) -> None:
+        """Where the log was cut off in front of the cursor (``truncate``, a repair), go back to its
+        end: what comes there now is new."""
+        ledger = changes.of(partition.ledger)
+        cursor, log = ledger.head.cursor, partition.log
+        end = log.log_end_offset
+        if cursor <= end:
+            return
+        _log.warning(
+            "%s: %s was cut off at %d, in front of %d", self.name, log.directory, end, cursor
+        )
+        left = ledger.outstanding()
+        restart(changes.rows, partition.ledger.key, ledger.head, end)
+        ledger.restore(end, left, log.log_start_offset, end)
 
     def _beginning(self, log: PartitionLog, familiar: bool) -> int:
         """Where to begin in a partition; ``familiar``: the group knows its topic already, and it

@@ -389,6 +389,20 @@ def test_a_group_that_has_not_come_to_what_retention_deleted_goes_on_behind_it(
         assert values(consumer.poll(timeout=30)) == [b"next"]
 
 
+def test_a_group_goes_back_to_the_end_of_a_log_that_was_truncated(store: Store) -> None:
+    for start in (0, 2, 4):
+        produce(store, *numbered(2, start))
+    with sharing(store) as consumer:
+        for record in consumer.poll():
+            if record.offset not in (1, 5):
+                record.accept()
+    log = store.topic(TOPIC).partition(0)
+    log.truncate(4)
+    with opened(Path(store.path)) as other, sharing(other) as consumer:
+        produce(store, b"new")
+        assert values(consumer.poll(timeout=30)) == [b"1", b"new"]
+
+
 def test_what_compaction_removed_is_passed_over(store: Store) -> None:
     store.create_topic(
         "table", cleanup_policy="compact", min_cleanable_dirty_ratio=0.0, segment_bytes=300
