@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple, cast
 
 from logstore.appending import Acks
@@ -51,7 +51,7 @@ KEEPING = "retention"
 """A file in the directory of level 0 that whoever deletes settled segments, or makes something of
 them ready again, holds a lock on."""
 
-_properties_of = attrgetter("properties")
+_properties_of: Callable[[Envelope], Properties] = itemgetter(1)
 
 
 class QueueCounts(NamedTuple):
