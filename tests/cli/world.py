@@ -19,6 +19,9 @@ def ledger(state, record):
     """A balance that goes below zero at the last record."""
     state = state or {"balance": 20}
     return {"balance": state["balance"] - record.offset}
+
+def other(state, record):
+    return {"balance": 20}
 '''
 
 
