@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -92,11 +94,28 @@ def copy_by_hand(path: Path, store: Store, count: int) -> None:
 
 
 def copy_file(path: Path, store: Store, count: int) -> None:
-    """The bytes alone: the segment's file is read and written, and synced."""
+    """The bytes alone: the segment's file is read and written, 1 MB at a time, and not synced."""
     (log,) = (path / "topics" / "events-0").glob("*.log")
     with open(log, "rb") as source, open(path / "copy", "wb", buffering=0) as target:
         while block := source.read(1 << 20):
             target.write(block)
+
+
+def replay_batches_synced(path: Path, store: Store, count: int) -> None:
+    """Topic to topic, up to its end: what arrived is on stable storage."""
+    sink = TopicSink(store.topic("copy"))
+    with open_topic("events", str(path), Range()) as source:
+        outcome = Replay(source, sink).run()
+    sink.close()
+    assert outcome.in_batches == count
+
+
+def copy_file_synced(path: Path, store: Store, count: int) -> None:
+    """The file is copied as by `cp` (sendfile or the like), and its bytes are synced."""
+    (log,) = (path / "topics" / "events-0").glob("*.log")
+    shutil.copyfile(log, path / "copy")
+    with open(path / "copy", "rb+") as copy:
+        os.fdatasync(copy.fileno())
 
 
 # Filters ----------------------------------------------------------------------------------------
@@ -244,7 +263,21 @@ def tables(directory: Path, options: Options) -> Iterator[Table]:
             Row("replay, whole batches", count, on(replay_batches), goal=0.9, goal_of="A"),
             Row("replay, record by record", count, on(replay_records)),
             Row("read and append_raw by hand", count, on(copy_by_hand), "A"),
-            Row("the bytes of the file alone", count, on(copy_file), "B"),
+        ],
+    )
+    yield Table(
+        "the same beside copying the file: batches are over 64 KB",
+        [
+            Row(
+                "replay, synced at its end",
+                count,
+                on(replay_batches_synced),
+                goal=0.5,
+                goal_of="A",
+            ),
+            Row("shutil.copyfile and fdatasync", count, on(copy_file_synced), "A"),
+            Row("replay, not synced", count, on(replay_batches), goal=0.5, goal_of="B"),
+            Row("the bytes of the file alone, not synced", count, on(copy_file), "B"),
         ],
     )
     where = "offset % 2 == 0 and value.startswith('10.')"

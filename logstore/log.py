@@ -180,14 +180,15 @@ class PartitionLog(PartitionHandle):
 
     def append_raw(
         self,
-        data: bytes | bytearray | memoryview,
+        data: bytes | bytearray | memoryview | Sequence[Batch],
         *,
         acks: Acks = "all",
         origin: Literal["client", "replica"] = "client",
         guard: Guard | None = None,
         timeout: float | None = None,
     ) -> Appended:
-        """Append whole batches of format 2 as they are, without opening them.
+        """Append whole batches of format 2 as they are, without opening them: their bytes, one
+        behind the other, or the batches as they were read, whose checksums are not computed twice.
 
         From a ``client`` they get the next offsets (and, for LogAppendTime, the time), and those of
         idempotent producers are checked like ``append``'s: batches that are there already are left

@@ -85,22 +85,25 @@ def write_ready(
         found = writer.producers.check_all(state, batches)
     new = [batch for batch, sent in zip(batches, found, strict=True) if sent is None]
     if not new:
-        return where(new, found), False
+        return where((), found), False
     if guard is not None:
         guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
     if origin == "client":
         if state.due_epoch > state.leader_epoch:
             writer.begin_due_epoch(state)
-        new = placed(new, state.next_offset, state.leader_epoch, append_timestamp)
+        headers, raw = placed(new, state.next_offset, state.leader_epoch, append_timestamp)
     else:
         check_offsets(new, state.next_offset, name)
         epochs = new_epochs(new, state.leader_epoch)
         if epochs:
             writer.begin_epochs(state, epochs)
-    sizes = [batch_size(batch.header) for batch in new]
-    raw = b"".join(batch.raw for batch in new)
-    due = writer.write(state, raw, new[0].header.base_offset, sizes)
+        headers, raw = [batch.header for batch in new], b"".join(batch.raw for batch in new)
+    due = writer.write(state, raw, headers[0].base_offset, list(map(batch_size, headers)))
     if stamped:
-        noted = [of_batch(batch) for batch in new if batch.header.producer_id >= 0]
+        noted = [
+            of_batch(batch, header)
+            for batch, header in zip(new, headers, strict=True)
+            if header.producer_id >= 0
+        ]
         writer.producers.wrote(state, noted, now_ms)
-    return where(new, found), due
+    return where(headers, found), due

@@ -67,13 +67,14 @@ class Known:
         return self.generation >= view.state.tail_generation
 
 
-def of_batch(batch: Batch) -> ProducerBatch:
-    """What a batch says of its producer; a marker is opened for it."""
+def of_batch(batch: Batch, header: BatchHeader | None = None) -> ProducerBatch:
+    """What a batch says of its producer; a marker is opened for it. ``header``: that of the batch
+    where it has got its place."""
     epoch = None
     if batch.header.control:
         records = batch.records()
         epoch = coordinator_epoch(records[0]) if records else None
-    return _of_header(batch.header, epoch)
+    return _of_header(header or batch.header, epoch)
 
 
 def _of_header(header: BatchHeader, epoch: int | None) -> ProducerBatch:

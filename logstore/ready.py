@@ -10,6 +10,7 @@ from logstore.errors import InvalidInputError
 from logstore.producer_states import SentBatch
 from logstore.segments.batch import Batch, iter_batches
 from logstore.segments.checkpoint import EpochEntry
+from logstore.segments.header import BatchHeader
 from logstore.segments.record import Record
 
 __all__ = [
@@ -52,7 +53,7 @@ def refuse_keyless(records: Iterable[Record], name: str) -> None:
 
 
 def ready_batches(
-    data: bytes | bytearray | memoryview,
+    data: bytes | bytearray | memoryview | Sequence[Batch],
     *,
     gaps: bool,
     max_bytes: int,
@@ -65,7 +66,7 @@ def ready_batches(
     an old format, one that is larger than ``max_bytes``, or (unless ``gaps``) one whose records do
     not fill its offsets, as a client's always do.
     """
-    batches = list(iter_batches(bytes(data)))
+    batches = list(iter_batches(bytes(data)) if isinstance(data, _BYTES) else data)
     if not batches:
         raise InvalidInputError("there is no batch to append")
     for batch in batches:
@@ -89,23 +90,26 @@ def ready_batches(
 
 def placed(
     batches: Sequence[Batch], offset: int, leader_epoch: int, append_timestamp: int | None
-) -> list[Batch]:
-    """The batches at ``offset`` and behind it, with the time of the append if there is one."""
-    result = []
+) -> tuple[list[BatchHeader], bytes]:
+    """The headers and the bytes of the batches at ``offset`` and behind it, with the time of the
+    append if there is one. They are copied once, all of them together."""
+    headers = []
+    parts: list[bytes | memoryview] = []
     for batch in batches:
         if append_timestamp is not None:
             batch = batch.stamped(append_timestamp)
-        batch = batch.placed(offset, leader_epoch)
-        result.append(batch)
-        offset = batch.header.next_offset
-    return result
+        header, start, rest = batch.placed_parts(offset, leader_epoch)
+        headers.append(header)
+        parts += (start, rest)
+        offset = header.next_offset
+    return headers, b"".join(parts)
 
 
-def where(new: Sequence[Batch], found: Sequence[SentBatch | None]) -> Appended:
+def where(new: Sequence[BatchHeader], found: Sequence[SentBatch | None]) -> Appended:
     """Where a client's batches are: those of ``found`` had been there before, and the ``new`` ones
     stand, in order, for the rest."""
     rest = iter(new)
-    places = [next(rest).header if sent is None else sent for sent in found]
+    places = [next(rest) if sent is None else sent for sent in found]
     timestamp = max(
         place.timestamp if isinstance(place, SentBatch) else place.max_timestamp for place in places
     )

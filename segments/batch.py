@@ -197,12 +197,19 @@ class Batch:
 
     def placed(self, base_offset: int, leader_epoch: int) -> Batch:
         """The same batch at another offset and epoch: 12 bytes change, and not the CRC."""
+        header, start, rest = self.placed_parts(base_offset, leader_epoch)
+        raw = b"".join((start, rest))
+        return Batch(raw, header, position=self.position, path=self.path)
+
+    def placed_parts(
+        self, base_offset: int, leader_epoch: int
+    ) -> tuple[BatchHeader, bytes, memoryview]:
+        """The same, not put together yet: its header, the bytes that change, and the rest."""
         # A view: a second copy beside the result makes the C library give memory back and take it
         # again for each batch of 100 kB, which costs ten times as much as copying.
         rest = memoryview(self.raw)[_MAGIC_POSITION:]
-        raw = b"".join((_PLACE.pack(base_offset, self.header.length, leader_epoch), rest))
         header = self.header._replace(base_offset=base_offset, leader_epoch=leader_epoch)
-        return Batch(raw, header, position=self.position, path=self.path)
+        return header, _PLACE.pack(base_offset, header.length, leader_epoch), rest
 
     def stamped(self, append_timestamp: int) -> Batch:
         """The same batch with the time of its append in place of its records' own timestamps."""

@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 from logstore.errors import FormatError
 from logstore.fetcher import ConsumerRecord
-from logstore.replay.log_source import FETCH_BYTES, Part, batch_rows
+from logstore.replay.log_source import Part, batch_rows
 from logstore.segments.batch import HEADER_BYTES, Batch, iter_batches, seal_batch
 
 __all__ = ["Carried", "carried", "is_plain", "stamped"]
 
+FETCH_BYTES = 512 << 10
+"""About how much is read, and appended, at once. Twice as much is slower: pieces that are let go of
+are given back to the system then, and taken again page by page."""
 _TRANSACTIONAL = 0x10
 _CONTROL = 0x20
 _DELETE_HORIZON = 0x40
@@ -33,8 +36,6 @@ class Carried(NamedTuple):
     """Where to go on behind them."""
     raw: tuple[Batch, ...] = ()
     """The batches; their checksums were checked."""
-    data: bytes = b""
-    """All of them in one piece, where that was at hand."""
     records: list[ConsumerRecord] = []  # noqa: RUF012 - a default that nobody changes
 
 
@@ -47,10 +48,7 @@ def carried(part: Part, offset: int) -> Iterator[Carried]:
     while offset < part.end:
         fetch = part.log.read(offset, max_bytes=FETCH_BYTES)
         found = iter_batches(fetch.data, position=fetch.position, path=fetch.path)
-        for piece in _of_fetch(part, found, offset):
-            if sum(batch.header.size for batch in piece.raw) == len(fetch.data):
-                piece = piece._replace(data=fetch.data)
-            yield piece
+        yield from _of_fetch(part, found, offset)
         if fetch.next_offset <= offset:
             return
         offset = fetch.next_offset

@@ -252,13 +252,8 @@ class TopicSink:
             return
         first, last = ready[0].header.base_offset, ready[-1].header.last_offset
         count = sum(batch.header.record_count for batch in ready)
-        data = carried.data
-        if (
-            not data
-            or len(ready) < len(carried.raw)
-            or self._producer_id >= 0
-            or not all(map(is_plain, ready))
-        ):
+        data: bytes | Sequence[Batch] = ready
+        if self._producer_id >= 0 or not all(map(is_plain, ready)):
             data = b"".join(self._stamped(target, ready))
         with _told_from(carried.part, first, last):
             target.log.append_raw(data, acks=1)

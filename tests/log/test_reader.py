@@ -21,6 +21,7 @@ from logstore import (
     PartitionLog,
     Record,
 )
+from logstore.segments.batch import Batch
 
 from .support import (
     OTHER_BOOT,
@@ -167,7 +168,7 @@ def test_readers_may_ask_for_what_is_synced_only(log: PartitionLog) -> None:
     log.flush()
     assert [r.value for r in log.read(0, upto="synced").records()] == [b"a", b"b", b"c"]
     upto: Any = "everything"
-    with pytest.raises(InvalidInputError, match="written or synced"):
+    with pytest.raises(InvalidInputError, match="written, synced or an offset"):
         log.read(0, upto=upto)
 
 
@@ -458,3 +459,42 @@ def test_a_partition_that_was_never_opened_has_no_segments_and_nothing_to_do(
         assert log.segment_infos() == []
         assert log.retain(dry_run=True) == []
         assert not log.plan_compaction().due
+
+
+# large pieces -------------------------------------------------------------------------------
+
+
+def test_a_large_read_ends_at_a_whole_batch_too(directory: Path) -> None:
+    with opened(directory) as log:
+        for number in range(12):
+            log.append([Record(timestamp=number, value=bytes([number]) * 50_000)], acks=1)
+        for max_bytes in (300_000, 420_000, 1 << 20):
+            offset, found = 0, []
+            while (fetch := log.read(offset, max_bytes=max_bytes)).data:
+                batches = list(fetch.batches())
+                assert sum(batch.header.size for batch in batches) == len(fetch.data)
+                assert len(fetch.data) <= max_bytes
+                found += [record.value for batch in batches for record in batch.records()]
+                offset = fetch.next_offset
+            assert found == [bytes([number]) * 50_000 for number in range(12)]
+
+
+def test_batches_that_were_read_are_appended_as_their_bytes_would_be(tmp_path: Path) -> None:
+    with opened(tmp_path / "a-0") as source, opened(tmp_path / "b-0") as target:
+        for number in range(3):
+            source.append([Record(timestamp=number, value=b"%d" % number)] * 2, acks=1)
+        target.append([Record(timestamp=9, value=b"first")], acks=1)
+        batches = list(source.read(0).batches())
+        appended = target.append_raw(batches, acks=1)
+        assert (appended.base_offset, appended.last_offset) == (1, 6)
+        assert [record.value for record in target.read(1).records()] == [
+            record.value for record in source.read(0).records()
+        ]
+        assert batches[0].header.base_offset == 0  # the caller's own are left as they were
+        broken = bytearray(batches[0].raw)
+        broken[-1] ^= 1
+        with pytest.raises(ChecksumError):
+            target.append_raw([Batch.parse(bytes(broken))])
+        with pytest.raises(InvalidInputError, match="no batch"):
+            target.append_raw([])
+        assert target.log_end_offset == 7
