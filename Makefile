@@ -80,6 +80,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/find.py $(ARGS)
 	@echo "==> replaying (bench/replay.py)"
 	@$(STDIN) "$(PY)" bench/replay.py $(ARGS)
+	@echo "==> simulating (bench/simulate.py)"
+	@$(STDIN) "$(PY)" bench/simulate.py $(ARGS)
 
 docs: $(ready_run)
 	@$(STDIN) "$(PY)" docs/make_cli.py

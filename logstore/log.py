@@ -35,7 +35,14 @@ from logstore.errors import (
 )
 from logstore.handle import PartitionHandle
 from logstore.observer import steadily
-from logstore.placing import write_ready, write_sealed, write_stamped
+from logstore.placing import (
+    Sealed,
+    stamp_of,
+    write_ready,
+    write_replica,
+    write_sealed,
+    write_stamped,
+)
 from logstore.producer_states import (
     ProducerStamp,
     ProducerState,
@@ -46,6 +53,7 @@ from logstore.ready import (
     listed,
     ready_batches,
     refuse_keyless,
+    sound_headers,
     too_large,
 )
 from logstore.retention import Decision, SegmentInfo
@@ -152,12 +160,24 @@ class PartitionLog(PartitionHandle):
             refuse_keyless(records, self.directory)
         if sealed[4] > self._max_message_bytes:
             raise too_large(sealed[4], self._max_message_bytes, self.directory)
+        return self._append_checked(sealed, checked, acks, now, guard, timeout)
+
+    def _append_checked(
+        self,
+        sealed: Sealed,
+        stamp: tuple[int, int, int, bool],
+        acks: Acks,
+        now: int,
+        guard: Guard | None,
+        timeout: float | None,
+    ) -> Appended:
         lock, writer = self._writing or self._refuse()
-        writer.producers.prepare(self._look)
+        if not writer.knows_producers():
+            writer.producers.prepare(self._look)
         with lock.threads(timeout):
             try:
                 lock.acquire(timeout)
-                appended, due = write_stamped(writer, sealed, guard, checked, now)
+                appended, due = write_stamped(writer, sealed, guard, stamp, now)
             finally:
                 lock.release()
         if due or acks == "all":
@@ -199,29 +219,59 @@ class PartitionLog(PartitionHandle):
         check_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
+        if origin == "replica":
+            return self._append_replica(data, acks, guard, timeout)
         batches = ready_batches(
             data,
-            gaps=origin == "replica",
-            max_bytes=self.config.max_message_bytes,
+            gaps=False,
+            max_bytes=self._max_message_bytes,
             name=self.directory,
-            keyed=self.config.compacts and origin == "client",
+            keyed=self._compacts,
         )
-        lock, writer = self._writing or self._refuse()
-        if origin == "client" and any(batch.header.producer_id >= 0 for batch in batches):
-            writer.producers.prepare(self._look)
         now = self._now_ms()
+        append_timestamp = now if self._append_time else None
+        if len(batches) == 1 and append_timestamp is None:
+            stamp = stamp_of(batches[0].header)
+            if stamp is not None:  # what a producer sends, nearly always
+                parts = batches[0].parts()
+                return self._append_checked(parts, stamp, acks, now, guard, timeout)
+        if any(batch.header.producer_id >= 0 for batch in batches):
+            (self._writing or self._refuse())[1].producers.prepare(self._look)
 
         def write(writer: LogWriter) -> tuple[Appended, bool]:
             return write_ready(
-                writer,
-                batches,
-                guard,
-                origin=origin,
-                append_timestamp=now if self._append_time else None,
-                name=self.directory,
-                now_ms=now,
+                writer, batches, guard, append_timestamp=append_timestamp, now_ms=now
             )
 
+        return self._append_by(write, acks, timeout)
+
+    def _append_replica(
+        self,
+        data: bytes | bytearray | memoryview | Sequence[Batch],
+        acks: Acks,
+        guard: Guard | None,
+        timeout: float | None,
+    ) -> Appended:
+        limit, name = self._max_message_bytes, self.directory
+        raw = bytes(data) if isinstance(data, (bytes, bytearray, memoryview)) else b""
+        headers = sound_headers(raw, limit)
+        if headers is None:  # batches that were read; or it is said what is wrong
+            batches = ready_batches(data, gaps=True, max_bytes=limit, name=name)
+            headers = [batch.header for batch in batches]
+            raw = b"".join(batch.raw for batch in batches)
+
+        def write(writer: LogWriter) -> tuple[Appended, bool]:
+            return write_replica(writer, raw, headers, guard, name=name)
+
+        return self._append_by(write, acks, timeout)
+
+    def _append_by(
+        self,
+        write: Callable[[LogWriter], tuple[Appended, bool]],
+        acks: Acks,
+        timeout: float | None,
+    ) -> Appended:
+        lock, writer = self._writing or self._refuse()
         if acks == "all" and timeout is None:
             return self._group_commit.append(lambda writer: write(writer)[0])
         with lock.threads(timeout):

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from logstore.appending import Appended, Guard, LogView, new_appended
 from logstore.producer_log import of_batch
 from logstore.producer_states import SentBatch, new_batch
 from logstore.ready import check_offsets, new_epochs, placed, where
 from logstore.segments.batch import Batch, place
+from logstore.segments.header import BatchHeader
 from logstore.writer import LogWriter, batch_size
 
-__all__ = ["write_ready", "write_sealed", "write_stamped"]
+__all__ = ["Sealed", "stamp_of", "write_ready", "write_replica", "write_sealed", "write_stamped"]
 
 Sealed = tuple[int, bytes, int, int, int]
 """CRC, what stands behind it, count of records, largest timestamp, size (see ``seal_parts``)."""
+
+
+def stamp_of(header: BatchHeader) -> tuple[int, int, int, bool] | None:
+    """The stamp of an idempotent producer's records; None for all other batches, markers too."""
+    if header.producer_id < 0 or header.producer_epoch < 0 or header.base_sequence < 0:
+        return None
+    if header.control:
+        return None
+    return header.producer_id, header.producer_epoch, header.base_sequence, header.transactional
 
 
 def write_sealed(writer: LogWriter, sealed: Sealed, guard: Guard | None) -> tuple[Appended, bool]:
@@ -70,16 +79,13 @@ def write_ready(
     batches: Sequence[Batch],
     guard: Guard | None,
     *,
-    origin: Literal["client", "replica"],
     append_timestamp: int | None,
-    name: str,
     now_ms: int,
 ) -> tuple[Appended, bool]:
-    """The same for ready batches: a client's get the next offsets (and ``append_timestamp``), and
-    those of idempotent producers that are there already are left out; a replica's keep their
-    offsets. ``name`` stands in errors."""
+    """The same for ready batches of a client: they get the next offsets (and ``append_timestamp``),
+    and those of idempotent producers that are there already are left out."""
     state = writer.enter()
-    stamped = origin == "client" and any(batch.header.producer_id >= 0 for batch in batches)
+    stamped = any(batch.header.producer_id >= 0 for batch in batches)
     found: Sequence[SentBatch | None] = [None] * len(batches)
     if stamped:
         found = writer.producers.check_all(state, batches)
@@ -88,16 +94,9 @@ def write_ready(
         return where((), found), False
     if guard is not None:
         guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-    if origin == "client":
-        if state.due_epoch > state.leader_epoch:
-            writer.begin_due_epoch(state)
-        headers, raw = placed(new, state.next_offset, state.leader_epoch, append_timestamp)
-    else:
-        check_offsets(new, state.next_offset, name)
-        epochs = new_epochs(new, state.leader_epoch)
-        if epochs:
-            writer.begin_epochs(state, epochs)
-        headers, raw = [batch.header for batch in new], b"".join(batch.raw for batch in new)
+    if state.due_epoch > state.leader_epoch:
+        writer.begin_due_epoch(state)
+    headers, raw = placed(new, state.next_offset, state.leader_epoch, append_timestamp)
     due = writer.write(state, raw, headers[0].base_offset, list(map(batch_size, headers)))
     if stamped:
         noted = [
@@ -107,3 +106,27 @@ def write_ready(
         ]
         writer.producers.wrote(state, noted, now_ms)
     return where(headers, found), due
+
+
+def write_replica(
+    writer: LogWriter,
+    raw: bytes,
+    headers: Sequence[BatchHeader],
+    guard: Guard | None,
+    *,
+    name: str,
+) -> tuple[Appended, bool]:
+    """The same for what a leader sends, batches that begin with these headers: they keep their
+    offsets and epochs. ``name`` stands in errors."""
+    state = writer.enter()
+    if guard is not None:
+        guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
+    check_offsets(headers, state.next_offset, name)
+    epochs = new_epochs(headers, state.leader_epoch)
+    if epochs:
+        writer.begin_epochs(state, epochs)
+    sizes = [batch_size(header) for header in headers]
+    base = headers[0].base_offset
+    due = writer.write(state, raw, base, sizes)
+    timestamp = max(size[2] for size in sizes)
+    return Appended(base, sizes[-1][1], timestamp), due

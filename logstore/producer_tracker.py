@@ -57,6 +57,11 @@ class ProducerTracker:
         """Whether anybody has asked."""
         return self._known is not None
 
+    def is_at(self, offset: int) -> bool:
+        """Whether the producers are known up to this offset."""
+        known = self._known
+        return known is not None and known.offset == offset
+
     def prepare(self, look: Callable[[], View]) -> None:
         """Without the lock: read what is far behind, so that others need not wait for it."""
         known = self._known

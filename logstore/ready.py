@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from logstore.appending import Appended
 from logstore.errors import InvalidInputError
 from logstore.producer_states import SentBatch
-from logstore.segments.batch import Batch, iter_batches
+from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_at, iter_batches
 from logstore.segments.checkpoint import EpochEntry
-from logstore.segments.header import BatchHeader
+from logstore.segments.checksum import crc32c
+from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.record import Record
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "placed",
     "ready_batches",
     "refuse_keyless",
+    "sound_headers",
     "too_large",
     "where",
 ]
@@ -116,23 +118,44 @@ def where(new: Sequence[BatchHeader], found: Sequence[SentBatch | None]) -> Appe
     return Appended(places[0].base_offset, places[-1].last_offset, timestamp)
 
 
-def check_offsets(batches: Sequence[Batch], next_offset: int, name: str) -> None:
+def sound_headers(data: bytes, max_bytes: int) -> list[BatchHeader] | None:
+    """The headers of the batches in ``data``, without a look into them or an object for each; None
+    unless ``ready_batches`` would take them all, which can say what is wrong."""
+    headers = []
+    start, end = 0, len(data)
+    while start < end:
+        if end - start < HEADER_BYTES:
+            return None
+        header = header_at(data, start)
+        size = header.length + LOG_OVERHEAD_BYTES
+        if header.magic != 2 or not HEADER_BYTES <= size <= min(end - start, max_bytes):
+            return None
+        if header.base_offset < 0 or header.last_offset_delta < 0 or header.record_count < 0:
+            return None
+        if crc32c(data[start + CRC_START : start + size]) != header.crc:
+            return None
+        headers.append(header)
+        start += size
+    return headers or None
+
+
+def check_offsets(headers: Iterable[BatchHeader], next_offset: int, name: str) -> None:
     """Raise InvalidInputError unless the batches ascend from ``next_offset``, gaps allowed."""
-    for batch in batches:
-        if batch.header.base_offset < next_offset:
+    for header in headers:
+        if header.base_offset < next_offset:
             raise InvalidInputError(
-                f"{name}: a replica's batch begins at offset {batch.header.base_offset}, where "
+                f"{name}: a replica's batch begins at offset {header.base_offset}, where "
                 f"{next_offset} or more was expected"
             )
-        next_offset = batch.header.next_offset
+        next_offset = header.next_offset
 
 
-def new_epochs(batches: Sequence[Batch], leader_epoch: int) -> list[EpochEntry]:
+def new_epochs(headers: Iterable[BatchHeader], leader_epoch: int) -> list[EpochEntry]:
     """The leader epochs other than ``leader_epoch`` that begin with these batches. One that goes
     back is the sender's business, as in Kafka."""
     entries = []
-    for batch in batches:
-        if 0 <= batch.header.leader_epoch != leader_epoch:
-            leader_epoch = batch.header.leader_epoch
-            entries.append(EpochEntry(leader_epoch, batch.header.base_offset))
+    for header in headers:
+        if 0 <= header.leader_epoch != leader_epoch:
+            leader_epoch = header.leader_epoch
+            entries.append(EpochEntry(leader_epoch, header.base_offset))
     return entries

@@ -127,6 +127,11 @@ class LogWriter(ActiveSegment):
         self._state_file.save_marks(self._state_file.marks()._replace(clean=False))
         state.flags &= ~CLEAN
 
+    def knows_producers(self) -> bool:
+        """Whether nobody has written since this handle knew all producers; also without the lock,
+        as a guess."""
+        return self._block == self._look() and self.producers.is_at(self._state.next_offset)
+
     def plan_epoch(self, epoch: int) -> None:
         """Let the next batch of a client begin this leader epoch. Nothing is written before that:
         whoever gives out epochs remembers them."""

@@ -65,17 +65,18 @@ HEADER_BYTES = _HEADER.size
 
 _BEFORE_CRC = struct.Struct(">qiibI")
 _AFTER_CRC = struct.Struct(">hiqqqhii")
-_CRC_START = _BEFORE_CRC.size
+CRC_START = _BEFORE_CRC.size
+"""Where what the checksum covers begins in a batch of format v2, right behind it."""
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _PLACE = struct.Struct(">qii")
 """What stands in front of the magic: offset, length, leader epoch."""
-_LENGTH_BEFORE_TAIL = _CRC_START - LOG_OVERHEAD_BYTES
+_LENGTH_BEFORE_TAIL = CRC_START - LOG_OVERHEAD_BYTES
 _MAGIC_POSITION = 16
 _INT64_MAX = (1 << 63) - 1
 _CODEC_BITS = 7
 _LOG_APPEND_BIT = TimestampType.LOG_APPEND << 3
 
-assert _CRC_START + _AFTER_CRC.size == HEADER_BYTES
+assert CRC_START + _AFTER_CRC.size == HEADER_BYTES
 
 
 class Batch:
@@ -126,7 +127,7 @@ class Batch:
             if self.header.magic < 2:
                 self._crc = legacy.compute_crc(self.raw)
             else:
-                self._crc = crc32c(self.raw[_CRC_START:])
+                self._crc = crc32c(self.raw[CRC_START:])
         return self._crc
 
     def check_crc(self) -> None:
@@ -194,6 +195,12 @@ class Batch:
                 raise
         except FormatError as error:
             raise error.at(self.path, self.position) from None
+
+    def parts(self) -> tuple[int, bytes, int, int, int]:
+        """The fields of the :class:`SealedBatch` that it is, without a place; of format 2 only."""
+        header, raw = self.header, self.raw
+        tail = raw[CRC_START:]
+        return header.crc, tail, header.last_offset_delta + 1, header.max_timestamp, len(raw)
 
     def placed(self, base_offset: int, leader_epoch: int) -> Batch:
         """The same batch at another offset and epoch: 12 bytes change, and not the CRC."""
@@ -378,7 +385,7 @@ def seal_batch(
         record_count,
     )
     tail += body
-    size = _CRC_START + len(tail)
+    size = CRC_START + len(tail)
     return SealedBatch(crc32c_extend(0, tail), tail, record_count, max_timestamp, size)
 
 
@@ -460,7 +467,7 @@ def seal_parts(
         count,
     )
     tail += body
-    size = _CRC_START + len(tail)
+    size = CRC_START + len(tail)
     return crc32c_extend(0, tail), tail, count, max_timestamp, size
 
 

@@ -10,6 +10,7 @@ KIP-360's: it waits for what is under way, begins a new epoch, and numbers from 
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Final
 
 from logstore.replication.broker import Broker
@@ -38,6 +39,10 @@ _CERTAIN: Final = (NOT_ENOUGH_REPLICAS, OUT_OF_ORDER_SEQUENCE_NUMBER, PRODUCER_F
 """Errors that say that a batch was not written by this request. (NOT_LEADER_OR_FOLLOWER does not: a
 leader that steps down says so of batches that wait to be committed, too.)"""
 _SEQUENCES: Final = 1 << 31
+_MORE_DIGITS: Final = 8 - len("%08d")
+"""By how much a number is longer than its place in a template."""
+_new_record = partial(tuple.__new__, Record)
+"""``Record._make`` without its Python frame."""
 _SWEEP_US: Final = 100_000
 """How often a producer looks for what has taken too long."""
 
@@ -146,7 +151,9 @@ class SimulatedProducer:
         self._correlation = 0
         self._under_way: dict[int, tuple[_Lane, _Batch]] = {}
         """What was sent and not answered, by the request's number."""
-        self._padding = b" " + b"x" * settings.record_bytes
+        # A record's value: its id, a space, and what fills it up.
+        self._identity = f"{node}-%08d"
+        self._value = f"{node}-%08d ".encode().ljust(settings.record_bytes - _MORE_DIGITS, b"x")
         self._stopped = False
         # A batch is full, or its first record has waited long enough: it has so many records then.
         within_linger = settings.linger_ms * settings.records_per_second // 1000 + 1
@@ -181,18 +188,16 @@ class SimulatedProducer:
         self._simulation.after(self._distance_us, self._make)
         lane = self._lanes[self._turn]
         self._turn = (self._turn + 1) % len(self._lanes)
-        made, count, size = self._made, self._count, self._settings.record_bytes
-        self._made = made + count
-        ids = tuple([f"{self.node}-{number:08d}" for number in range(made, made + count)])
+        numbers = range(self._made, self._made + self._count)
+        self._made += self._count
+        identity, value = self._identity, self._value
+        ids = tuple([identity % number for number in numbers])
         now_us = self._simulation.now_us
         timestamp = START_MS + now_us // 1000
-        padding = self._padding
-        records = [
-            Record(0, timestamp, None, (identity.encode() + padding)[:size]) for identity in ids
-        ]
+        records = [_new_record((0, timestamp, None, value % number, ())) for number in numbers]
         expires_us = now_us + self._settings.delivery_timeout_ms * 1000
         lane.batches.append(_Batch(lane.sent, ids, records, expires_us))
-        lane.sent += count
+        lane.sent += self._count
         self._pump(lane)
 
     # Sending ----------------------------------------------------------------------------------
@@ -204,11 +209,13 @@ class SimulatedProducer:
     def _pump(self, lane: _Lane) -> None:
         """Send what may be sent, in order."""
         batches = lane.batches
+        if len(batches) == lane.in_flight:
+            return
         idempotent = self._producer_id >= 0
         most = self._settings.max_in_flight
         if idempotent and not lane.acknowledged:
             most = 1
-        if lane.in_flight >= most or not batches:
+        if lane.in_flight >= most:
             return
         hint = self._finder.leader(lane.name)
         if hint is None:
