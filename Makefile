@@ -6,6 +6,7 @@
 #   make lint     linter, formatter check, strict type check
 #   make bench    the benchmarks
 #   make docs     docs/cli.md, from the commands and from docs/cli/
+#   make screens  the pictures in docs/screens/, of commands that are run for them
 #   make clean    removes everything that the lines above made
 #
 # To use another interpreter: make PYTHON=python3.13 ...
@@ -37,7 +38,7 @@ ready_test = $(VENV)/.ready-test
 ready_dev = $(VENV)/.ready-dev
 endif
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench docs screens clean
 .NOTPARALLEL:
 
 help:
@@ -85,6 +86,9 @@ bench: $(ready_dev)
 
 docs: $(ready_run)
 	@$(STDIN) "$(PY)" docs/make_cli.py
+
+screens: $(ready_run)
+	@$(STDIN) "$(PY)" docs/make_screens.py
 
 $(VENV)/.made:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null || { \

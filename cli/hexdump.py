@@ -37,6 +37,8 @@ _MAX_SIDE_FILE_BYTES = 256 << 20
 _FOLDED_LINES = 6
 """A field of more lines than this is folded, to so many with the one that says so."""
 _LONGEST_VALUE = 60
+_VALUE_COLUMNS = 13
+"""A timestamp has so many digits."""
 
 
 @click.command(short_help="Show which bytes are what.")
@@ -254,7 +256,7 @@ class _LinePrinter:
                 break
             first = False
         for bit in field.bits:
-            value = f"{bit.name:<22}{bit.value:<12}"
+            value = f"{bit.name:<22}{bit.value:<{_VALUE_COLUMNS}}"
             text = f"{'':{self._digits}}  {bit.pattern:<{self._columns()}}  {value}  {bit.meaning}"
             self._lines.line(text.rstrip(), "dim")
 
@@ -272,7 +274,7 @@ class _LinePrinter:
         ]
         if first:
             spans.append((f"{field.name:<22}", "bold"))
-            spans.append((f"{_value_text(field):<12}", style))
+            spans.append((f"{_value_text(field):<{_VALUE_COLUMNS}}", style))
             spans.append((f"  {field.meaning}", "red bold" if field.wrong else ""))
         self._lines.spans(spans)
 

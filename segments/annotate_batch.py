@@ -152,7 +152,7 @@ def _meaning(name: str, seen: dict[str, int], start: int) -> str:
     match name:
         case "batchLength":
             end = start + LOG_OVERHEAD_BYTES + value
-            return f"bytes behind this field: the batch ends at {end}"
+            return f"the batch ends at {end}"
         case "partitionLeaderEpoch" | "producerId" | "producerEpoch" | "baseSequence":
             return "none" if value == -1 else ""
         case "magic":
@@ -183,8 +183,7 @@ def _message(cursor: Cursor, *, records: bool, wrapper: bool = True) -> Iterator
         match place.name:
             case "size":
                 cursor.end = cursor.at + field.number
-                text = f"bytes behind this field: the message ends at {cursor.start + cursor.end}"
-                field = field._replace(meaning=text)
+                field = field._replace(meaning=f"the message ends at {cursor.start + cursor.end}")
             case "crc":
                 field = _compared(field, crc32, cursor.data, start + _MAGIC_POSITION, cursor.end)
             case "magic":

@@ -63,7 +63,7 @@ def _record(cursor: Cursor, batch: Surroundings) -> Iterator[Field]:
     whole = cursor.end
     length = cursor.varint("length")
     end = cursor.at + length.number
-    yield length._replace(meaning=f"bytes behind this field: it ends at {cursor.start + end}")
+    yield length._replace(meaning=f"the record ends at {cursor.start + end}")
     if not cursor.at < end <= whole:
         problem = FormatError if end <= cursor.at else TruncatedError
         if end > cursor.at:  # what is there of it is shown all the same

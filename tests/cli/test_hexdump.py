@@ -25,7 +25,7 @@ def test_a_batch_is_shown_byte_by_byte(tmp_path: Path) -> None:
     assert re.search(r"^   0  00 00 00 00 00 00 00 64  .{8}  baseOffset +100$", shown, re.MULTILINE)
     assert re.search(r"^  17  .* crc +0x[0-9a-f]{8} +right$", shown, re.MULTILINE)
     assert re.search(r"\.\.\.\. \.\.\.\. \.\.\.\. \.000 +codec +0 +none$", shown, re.MULTILINE)
-    assert "timestampDelta        1             2023-11-14T22:13:20.001Z" in shown
+    assert "timestampDelta        1              2023-11-14T22:13:20.001Z" in shown
     assert 'value                 "value 101"' in shown
     digits = "".join(re.findall(r"^ *\d+  ((?:[0-9a-f]{2} ?)+) ", shown, re.MULTILINE))
     assert bytes.fromhex(digits) == log.read_bytes()[: len(digits.replace(" ", "")) // 2]
