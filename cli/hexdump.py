@@ -243,18 +243,20 @@ class _LinePrinter:
 
     def _field(self, field: Field) -> None:
         style = "red" if field.wrong else _STYLES.get(field.name, _NUMBERS)
-        rows = -(-field.size // self._width)
-        folded = not self._unfold and rows > _FOLDED_LINES
-        first = True
-        for row in range(rows):
-            start = row * self._width
-            if start >= len(field.raw) or (folded and row == _FOLDED_LINES - 2):
-                self._folded(field, start, last=start < len(field.raw))
-            elif not folded or row < _FOLDED_LINES - 2 or row == rows - 1:
-                self._row(field, start, style, first=first)
-            if start >= len(field.raw):
-                break
-            first = False
+        width = self._width
+        starts = range(0, field.size, width)
+        known = len(field.raw) == field.size
+        head, tail = len(starts), len(starts)
+        if not known or (not self._unfold and len(starts) > _FOLDED_LINES):
+            head = min(_FOLDED_LINES - 2, len(field.raw) // width)
+            tail = len(starts) - 1 if known else len(starts)
+        for start in starts[:head]:
+            self._row(field, start, style, first=start == 0)
+        if head < tail:
+            left_out = (starts[tail] if tail < len(starts) else field.size) - head * width
+            self._lines.line(f"{'':{self._digits}}  ... {left_out:,} bytes", "dim")
+        for start in starts[tail:]:
+            self._row(field, start, style, first=False)
         for bit in field.bits:
             value = f"{bit.name:<22}{bit.value:<{_VALUE_COLUMNS}}"
             text = f"{'':{self._digits}}  {bit.pattern:<{self._columns()}}  {value}  {bit.meaning}"
@@ -277,12 +279,6 @@ class _LinePrinter:
             spans.append((f"{_value_text(field):<{_VALUE_COLUMNS}}", style))
             spans.append((f"  {field.meaning}", "red bold" if field.wrong else ""))
         self._lines.spans(spans)
-
-    def _folded(self, field: Field, start: int, *, last: bool) -> None:
-        """Say how many bytes are not shown, between those that are."""
-        behind = (field.size - 1) // self._width * self._width if last else field.size
-        text = f"{'':{self._digits}}  ... {behind - start:,} bytes"
-        self._lines.line(text, "dim")
 
 
 def _value_text(field: Field) -> str:

@@ -5,8 +5,8 @@
 For each command: its usage, its options, and the examples in its help. ``docs/cli/NAME.md`` says
 the rest; it may begin with a usage of its own (where options exclude each other), and rows of its
 option tables stand in place of the options' help. An option that it does not name gets a row from
-the program's help; one that the program does not have is an error. ``tests/test_cli_doc.py`` fails
-where docs/cli.md is not what this writes.
+the program's help; one that the program does not have is an error. ``tests/test_architecture.py``
+fails where docs/cli.md is not what this writes.
 """
 
 from __future__ import annotations

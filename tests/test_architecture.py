@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -394,6 +395,19 @@ def test_every_command_is_documented(words: tuple[str, ...], command: click.Comm
         if isinstance(option, click.Option) and not option.hidden and option.opts[0] not in text
     ]
     assert undocumented == [], "docs/cli.md does not name these options"
+
+
+def test_the_document_of_the_commands_is_what_they_say() -> None:
+    path = ROOT / "docs" / "make_cli.py"
+    spec = importlib.util.spec_from_file_location("make_cli", path)
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    current = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert current == maker.document(), (
+        "docs/cli.md is not what the commands and docs/cli/ say: change those, and run `make docs`"
+    )
 
 
 def words_of_calls(tree: ast.Module) -> Iterator[list[str | None]]:

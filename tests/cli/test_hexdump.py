@@ -79,6 +79,24 @@ def test_what_is_damaged_is_told_and_is_the_exit_code(tmp_path: Path) -> None:
     assert json_lines(run("hexdump --json", log, code=1))[-1]["type"] == "damage"
 
 
+def test_long_fields_are_folded_once_and_the_number_left_out_is_right(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    for size in (40, 47, 48, 49, 56, 57, 1000):
+        log.write_bytes(encode_batch([Record(timestamp=1, value=b"\xff" * size)]))
+        lines = run("hexdump", log).stdout.splitlines()
+        shown = sum(line.count("ff ff ff ff ff ff ff ff") * 8 for line in lines if " ff " in line)
+        folded = [line for line in lines if re.match(r" +\.\.\. [\d,]+ bytes$", line)]
+        assert len(folded) == (size > 48)
+        if folded:
+            left_out = int(folded[0].split()[1].replace(",", ""))
+            rest = size % 8 or 8
+            assert left_out == size - 32 - rest
+            assert shown >= 32
+    log.write_bytes(b"\x01" * 3000)
+    lines = run("hexdump", log, code=1).stdout.splitlines()
+    assert len([line for line in lines if re.match(r" +\.\.\. [\d,]+ bytes$", line)]) == 1
+
+
 def test_control_records_and_other_files_are_shown() -> None:
     shown = run("hexdump", TRANSACTIONS).stdout
     assert re.search(r"type +0 +abort$", shown, re.MULTILINE)
