@@ -63,6 +63,11 @@ def _groups(store: Store) -> Iterator[str]:
         yield listing.name
 
 
+def _share_groups(store: Store) -> Iterator[str]:
+    for listing in store.share_groups.list():
+        yield listing.name
+
+
 def _queues(store: Store) -> Iterator[str]:
     for definition in store.queues.queues():
         yield definition.name
@@ -92,6 +97,7 @@ _BY_NAME: dict[str, _Names] = {
     "words": _sources,
     "dlq": _queues,
     "group": _groups,
+    "share_group": _share_groups,
 }
 _BY_METAVAR: dict[str, _Names] = {
     "QUEUE": _queues,
@@ -127,11 +133,18 @@ def _names_for(param: click.Parameter, path: str) -> _Names | None:
     if path in _MADE_HERE and isinstance(param, click.Argument):
         return None
     by_metavar = _BY_METAVAR.get(param.metavar or "")
+    if by_metavar is _groups and (path.startswith("share-group ") or param.name == "share_group"):
+        return _share_groups
     if by_metavar is not None:
         return by_metavar
     if param.name == "name" and isinstance(param, click.Argument):
         return _BY_FAMILY.get(path.partition(" ")[0])
-    known = isinstance(param, click.Argument) or param.name in ("topic", "group", "exchange")
+    known = isinstance(param, click.Argument) or param.name in (
+        "topic",
+        "group",
+        "share_group",
+        "exchange",
+    )
     return _BY_NAME.get(param.name or "") if known else None
 
 

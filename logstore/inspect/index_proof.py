@@ -172,6 +172,7 @@ def _prove_offsets(files: Files, index: PartitionFile, data: bytes) -> Iterator[
         ends = ", and ends with it" if last == entry.offset else ""
         return f"the batch there has offsets {place.header.base_offset} to {last}{ends}"
 
+    log = log_beside(files, index)
     problems = _by_number(check.take(), offset_index.ENTRY_BYTES)
     for number, entry in enumerate(entries):
         place = places.get(entry.position)
@@ -185,7 +186,7 @@ def _prove_offsets(files: Files, index: PartitionFile, data: bytes) -> Iterator[
             told,
             problems,
             behind=number >= check.ascending,
-            log=log_beside(files, index),
+            log=log,
         )
     yield from _no_entries(problems, len(entries), offset_index.ENTRY_BYTES)
 
@@ -215,6 +216,7 @@ def _prove_times(files: Files, index: PartitionFile, data: bytes) -> Iterator[Pr
             f"{header.max_timestamp}, and none before it is as recent"
         )
 
+    log = log_beside(files, index)
     problems = _by_number(check.take(), time_index.ENTRY_BYTES)
     for number, entry in enumerate(entries):
         place = places.get(entry.offset)
@@ -229,7 +231,7 @@ def _prove_times(files: Files, index: PartitionFile, data: bytes) -> Iterator[Pr
             told,
             problems,
             behind=number >= check.ascending,
-            log=log_beside(files, index),
+            log=log,
         )
     yield from _no_entries(problems, len(entries), time_index.ENTRY_BYTES)
 

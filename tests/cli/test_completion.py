@@ -29,6 +29,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         opened.exchange("shop", type="topic")
         with opened.consumer("orders", group="billing") as consumer:
             consumer.poll(timeout=0)
+        with opened.share_consumer("orders", group="workers") as sharer:
+            sharer.poll(timeout=0)
     return path
 
 
@@ -60,6 +62,8 @@ def completed(monkeypatch: pytest.MonkeyPatch, words: str, store: Path | None = 
         ("logstore read ", ["orders", "payments"]),
         ("logstore topic describe pa", ["payments"]),
         ("logstore group describe ", ["billing"]),
+        ("logstore share-group describe ", ["workers"]),
+        ("logstore read orders --share-group ", ["workers"]),
         ("logstore queue purge ", ["jobs"]),
         ("logstore queue bind jobs sh", ["shop"]),
         ("logstore exchange delete sh", ["shop"]),

@@ -28,6 +28,8 @@ LOOKING = (
     "replay",
     "replay --json",
     "find .",
+    "stats",
+    "stats --quick --json",
     "index",
     "hexdump --offset 50 --records",
 )
@@ -67,7 +69,7 @@ def test_looking_into_a_brokers_partition_changes_nothing(partition: Path, comma
     assert listing(partition.parent) == before
 
 
-@pytest.mark.parametrize("command", ["dump", "check", "repair --dry-run", "find ."])
+@pytest.mark.parametrize("command", ["dump", "check", "repair --dry-run", "find .", "stats"])
 def test_looking_into_a_directory_of_partitions_changes_nothing(
     partition: Path, command: str
 ) -> None:
