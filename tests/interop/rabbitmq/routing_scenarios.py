@@ -1,4 +1,4 @@
-"""Scenarios of declaring, binding and routing."""
+"""Scenarios of routing: which queues get what."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from .language import (
     delete_queue,
     drain,
     exchange,
-    find_exchange,
     publish,
     publish_to,
     queue,
     scenario,
     unbind,
-    unbind_exchange,
 )
 
 __all__ = ["SCENARIOS"]
@@ -50,8 +48,6 @@ def _headers(arguments: Mapping[str, object], *tables: dict[str, object]) -> lis
 
 
 _KEYS = ("", ".", "a", "a.b", "a.b.c", "b", "a.", ".a", "a..b", "a.a", "b.a", "a.b.a", "#", "*")
-
-_PLAIN = [queue("q"), queue("r"), exchange("x", "direct"), exchange("y", "fanout")]
 
 _DIRECT = (
     scenario(
@@ -444,181 +440,6 @@ _COPIES = (
     ),
 )
 
-_DECLARING = (
-    scenario("declaring twice changes nothing", *_PLAIN, *_PLAIN, find_exchange("x")),
-    scenario(
-        "an exchange with other arguments is refused",
-        exchange("x", "direct"),
-        exchange("x", "fanout"),
-        exchange("x", "direct", durable=False),
-        exchange("x", "direct", auto_delete=True),
-        exchange("x", "direct", internal=True),
-        exchange("x", "direct", alternate="y"),
-        exchange("x", "direct"),
-    ),
-    scenario(
-        "a queue with other arguments is refused",
-        queue("q", message_ttl=1000, max_length=5),
-        queue("q"),
-        queue("q", message_ttl=1000),
-        queue("q", message_ttl=1001, max_length=5),
-        queue("q", message_ttl=1000, max_length=5, durable=False),
-        queue("q", message_ttl=1000, max_length=5, auto_delete=True),
-        queue("q", message_ttl=1000, max_length=5, overflow="drop-head"),
-        queue("q", message_ttl=1000, max_length=5, exclusive=True),
-        queue("q", message_ttl=1000, max_length=5),
-    ),
-    scenario(
-        "an exclusive queue declared without exclusive",
-        queue("q", exclusive=True),
-        queue("q"),
-        queue("q", exclusive=True),
-    ),
-    scenario("looking up what is not there", find_exchange("x"), count("q")),
-    scenario(
-        "bad arguments of queues",
-        queue("q1", message_ttl=-1),
-        queue("q2", expires=0),
-        queue("q3", max_length=-1),
-        queue("q4", overflow="drop-tail"),
-        queue("q5", max_priority=0),
-        queue("q6", max_priority=256),
-        queue("q7", dead_letter_routing_key="k"),
-        queue("q8", message_ttl="text"),
-        queue("q9", max_length_bytes=-5),
-    ),
-    scenario(
-        "binding what is not there",
-        queue("q"),
-        exchange("x", "direct"),
-        bind("q", "nothing", "k"),
-        bind("nothing", "x", "k"),
-        bind_exchange("x", "nothing"),
-        bind_exchange("nothing", "x"),
-    ),
-    scenario(
-        "unbinding what is not there",
-        queue("q"),
-        queue("gone"),
-        delete_queue("gone"),
-        exchange("x", "direct"),
-        unbind("q", "x", "k"),
-        unbind("q", "nothing", "k"),
-        unbind("gone", "x", "k"),
-        unbind("gone", "nothing", "k"),
-    ),
-    scenario(
-        "unbinding exchanges that are not there",
-        exchange("x", "direct"),
-        exchange("gone", "direct"),
-        delete_exchange("gone"),
-        unbind_exchange("x", "amq.direct", "k"),
-        unbind_exchange("x", "gone"),
-        unbind_exchange("gone", "x"),
-    ),
-    scenario(
-        "unbinding takes away just one binding",
-        exchange("x", "direct"),
-        queue("q"),
-        bind("q", "x", "a"),
-        bind("q", "x", "a"),
-        bind("q", "x", "b"),
-        bind("q", "x", "a", headers={"n": 1}),
-        unbind("q", "x", "a"),
-        publish("x", "a", "1", mandatory=True),
-        unbind("q", "x", "a", headers={"n": 1}),
-        publish("x", "a", "2", mandatory=True),
-        publish("x", "b", "3", mandatory=True),
-        drain("q"),
-    ),
-    scenario(
-        "deleting what is not there",
-        delete_queue("q"),
-        delete_exchange("x"),
-        delete_queue("q", if_unused=True, if_empty=True),
-        delete_exchange("x", if_unused=True),
-    ),
-    scenario(
-        "an exchange in use is not deleted",
-        exchange("x", "direct"),
-        queue("q"),
-        bind("q", "x", "a"),
-        delete_exchange("x", if_unused=True),
-        unbind("q", "x", "a"),
-        delete_exchange("x", if_unused=True),
-        find_exchange("x"),
-    ),
-    scenario(
-        "an exchange that is a destination is not in use",
-        exchange("x", "direct"),
-        exchange("y", "direct"),
-        bind_exchange("y", "x", "a"),
-        delete_exchange("x", if_unused=True),
-        delete_exchange("y", if_unused=True),
-        delete_exchange("x", if_unused=True),
-    ),
-    scenario(
-        "deleting an exchange takes its bindings",
-        exchange("x", "direct"),
-        queue("q"),
-        bind("q", "x", "a"),
-        delete_exchange("x"),
-        exchange("x", "direct"),
-        publish("x", "a", "1", mandatory=True),
-    ),
-    scenario(
-        "deleting a queue takes its bindings and messages",
-        exchange("x", "direct"),
-        queue("q"),
-        bind("q", "x", "a"),
-        publish("x", "a", "1"),
-        delete_queue("q"),
-        queue("q"),
-        publish("x", "a", "2", mandatory=True),
-        count("q"),
-    ),
-    scenario(
-        "an auto-delete exchange goes with its last binding",
-        exchange("x", "direct", auto_delete=True),
-        queue("q"),
-        find_exchange("x"),
-        bind("q", "x", "a"),
-        bind("q", "x", "b"),
-        unbind("q", "x", "a"),
-        find_exchange("x"),
-        unbind("q", "x", "b"),
-        find_exchange("x"),
-    ),
-    scenario(
-        "an auto-delete exchange goes with its last queue",
-        exchange("x", "direct", auto_delete=True),
-        queue("q"),
-        bind("q", "x", "a"),
-        delete_queue("q"),
-        find_exchange("x"),
-    ),
-    scenario(
-        "auto-delete exchanges go along a chain",
-        exchange("x", "fanout", auto_delete=True),
-        exchange("y", "fanout", auto_delete=True),
-        queue("q"),
-        bind_exchange("y", "x"),
-        bind("q", "y"),
-        delete_queue("q"),
-        find_exchange("y"),
-        find_exchange("x"),
-    ),
-    scenario(
-        "an auto-delete exchange as a destination stays",
-        exchange("x", "fanout"),
-        exchange("y", "fanout", auto_delete=True),
-        bind_exchange("y", "x"),
-        unbind_exchange("y", "x"),
-        find_exchange("y"),
-    ),
-    scenario("an exchange of an unknown type", exchange("x", "random")),
-)
-
 SCENARIOS: tuple[Scenario, ...] = (
     *_DIRECT,
     *_PATTERNS,
@@ -626,5 +447,4 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_VALUES,
     *_BEYOND,
     *_COPIES,
-    *_DECLARING,
 )

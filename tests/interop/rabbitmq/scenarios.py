@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     consuming_scenarios,
     dead_letter_scenarios,
+    declaring_scenarios,
     generated_scenarios,
     queue_scenarios,
     routing_scenarios,
@@ -14,7 +15,7 @@ from .language import Scenario
 __all__ = ["AREAS"]
 
 AREAS: dict[str, tuple[Scenario, ...]] = {
-    "routing": routing_scenarios.SCENARIOS,
+    "routing": (*routing_scenarios.SCENARIOS, *declaring_scenarios.SCENARIOS),
     "queues": queue_scenarios.SCENARIOS,
     "consuming": consuming_scenarios.SCENARIOS,
     "dead_letters": dead_letter_scenarios.SCENARIOS,
