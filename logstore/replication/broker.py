@@ -45,6 +45,8 @@ _REGISTER_AGAIN_US: Final = 500_000
 _CHECKPOINT_US: Final = 5_000_000
 """Kafka's replica.high.watermark.checkpoint.interval.ms."""
 _HINT_BYTES: Final = 24
+_REMEMBERED: Final = 1000
+"""How many of a producer's requests are remembered, to know copies of them."""
 
 
 class Broker:
@@ -96,6 +98,8 @@ class Broker:
         """Which of them has a partition."""
         self._offset = 0
         """Metadata below it was taken in."""
+        self._taken: dict[str, set[int]] = {}
+        """The numbers of the produce requests that came last, by producer."""
         self._waiting: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         """What has arrived while the process stood still."""
         self._stopping: Callable[[], None] | None = None
@@ -351,11 +355,25 @@ class Broker:
         self.enter(self._produce, request)
 
     def _produce(self, request: ProduceRequest) -> None:
+        if self._is_copy(request):
+            return
         leader = self.leaders.get(request.partition)
         if leader is None:
             self.answer(request, NOT_LEADER_OR_FOLLOWER)
         else:
             leader.produce(request)
+
+    def _is_copy(self, request: ProduceRequest) -> bool:
+        """Whether the network has brought a request before. Kafka's come by TCP, which drops the
+        copies; one that was refused must not be taken when it comes again."""
+        taken = self._taken.setdefault(request.sender.node, set())
+        if request.correlation in taken:
+            return True
+        taken.add(request.correlation)
+        if len(taken) > 2 * _REMEMBERED:
+            newest = max(taken)
+            taken.intersection_update(range(newest - _REMEMBERED, newest + 1))
+        return False
 
     def answer(
         self,
@@ -400,7 +418,7 @@ class Broker:
 
     def _epoch(self, request: EpochRequest) -> None:
         leader = self.leaders.get(request.partition)
-        error = refusal(leader, request.leader_epoch, self.bugs)
+        error = refusal(leader, request.leader_epoch)
         if leader is None or error is not None:
             response = EpochResponse(
                 request.partition, error, request.leader_epoch, request.epoch, -1, -1

@@ -136,7 +136,7 @@ class SingleController:
         self._bugs = bugs
         self._rules = Rules(
             settings.min_insync_replicas,
-            settings.unclean_election,
+            settings.unclean_election or "unclean-though-off" in bugs,
             settings.eligible_leader_replicas,
         )
         self._sessions: dict[int, _Session] = {}
@@ -369,6 +369,8 @@ class SingleController:
         """What was decided is so from now on."""
         state = change.state
         before = self.partitions[state.partition]
+        if "eligible-replicas-forgotten" in self._bugs:
+            state = state._replace(elr=())
         self.partitions[state.partition] = state
         self._offset += 1
         self._changed_at.pop(state.partition, None)

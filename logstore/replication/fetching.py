@@ -45,11 +45,11 @@ class LongPoll:
         self.answered = False
 
 
-def refusal(leader: Leader | None, leader_epoch: int, bugs: frozenset[str]) -> str | None:
+def refusal(leader: Leader | None, leader_epoch: int) -> str | None:
     """Why somebody who knows of that epoch is not answered, if so (KIP-320)."""
     if leader is None:
         return NOT_LEADER_OR_FOLLOWER
-    if leader_epoch == leader.epoch or "epochs-not-compared" in bugs:
+    if leader_epoch == leader.epoch:
         return None
     return FENCED_LEADER_EPOCH if leader_epoch < leader.epoch else UNKNOWN_LEADER_EPOCH
 
@@ -64,7 +64,7 @@ def serve(broker: Broker, request: FetchRequest, *, waited: bool) -> None:
     worth_it = waited or request.max_wait_us == 0
     for wanted in request.partitions:
         leader = broker.leader_of(wanted.partition)
-        error = refusal(leader, wanted.leader_epoch, bugs)
+        error = refusal(leader, wanted.leader_epoch)
         if error is not None or leader is None:
             found.append(_refused(wanted, error))
             worth_it = True

@@ -67,6 +67,7 @@ class ReplicaFetcher:
         self._under_way = False
         self._timed = False
         """Whether a timer is set that asks anew what can be fetched."""
+        self._claims_unsynced = "follower-claims-unsynced" in broker.bugs
 
     @property
     def node(self) -> int:
@@ -84,7 +85,9 @@ class ReplicaFetcher:
         settings, bugs = self._broker.settings, self._broker.bugs
         if replica.end == replica.log.log_start_offset or "truncation-forgotten" in bugs:
             followed.truncated = True
-        elif settings.epoch_truncation == "high_watermark":
+        elif (
+            settings.epoch_truncation == "high_watermark" or "truncation-to-high-watermark" in bugs
+        ):
             replica.truncate(replica.high_watermark, "it follows a new leader")
             followed.truncated = True
         else:
@@ -162,7 +165,7 @@ class ReplicaFetcher:
                 continue
             if followed.quiet_until_us > now_us:
                 continue
-            if not followed.replica.settled:
+            if not followed.replica.settled and not self._claims_unsynced:
                 return
             wanted.append(FetchPartition(name, followed.epoch, followed.replica.end))
         if not wanted:

@@ -265,7 +265,8 @@ class Leader:
         follower.broker_epoch = broker_epoch
         moved, follower.end = offset != follower.end, offset
         if broker not in self.state.isr:
-            if offset >= self.replica.high_watermark and offset >= self.epoch_start:
+            caught_up = offset >= self.replica.high_watermark and offset >= self.epoch_start
+            if caught_up or "isr-joined-early" in self._bugs:
                 self._propose((*self.state.isr, broker))
         elif moved:
             self.commit()

@@ -119,6 +119,20 @@ def test_a_leader_that_was_deposed_uncleanly_commits_in_vain() -> None:
     assert (ending.lost, story.broken) == (1, [])
 
 
+def test_an_answer_to_a_retry_is_about_the_batch_that_its_leader_has() -> None:
+    story = led_by_0()
+    story.elect(1, (0, 1, 2))
+    story.append(1, "p1-01")
+    story.fetch(2, 1)
+    story.append(0, "p1-01", epoch=0)  # the old leader takes the same batch, in vain
+    story.truncate(0, 0)
+    story.fetch(0, 1)
+    story.elect(2, (0, 1, 2))
+    story.commit(2, 1)
+    story.acknowledge(0, "p1-01")
+    assert story.broken == []
+
+
 def test_an_epoch_has_one_leader() -> None:
     story = led_by_0()
     story.elect(1, (0, 1, 2), epoch=0)

@@ -16,7 +16,7 @@ from logstore.replication.checkers.findings import Wrong
 from logstore.replication.history import Acknowledged, Appended, Opened, Truncated
 from logstore.segments.batch import header_at
 
-__all__ = ["BatchNode", "Lineage", "ReplicaLog"]
+__all__ = ["BatchNode", "Lineage", "ReplicaLog", "last_below"]
 
 
 class BatchNode:
@@ -89,11 +89,7 @@ class ReplicaLog:
 
     def last_below(self, offset: int) -> BatchNode:
         """The last batch that ends at ``offset`` or before; the root if there is none."""
-        path = self.path
-        for node in reversed(path[-8:]):  # most questions are about the last ones
-            if node.next_offset <= offset:
-                return node
-        return path[bisect_right(path, offset, key=_next_offset) - 1]
+        return last_below(self.path, offset)
 
     def shared_with(self, path: list[BatchNode]) -> int:
         """How many batches another log begins with that this one begins with, too."""
@@ -105,6 +101,14 @@ class ReplicaLog:
             else:
                 high = middle - 1
         return low
+
+
+def last_below(path: list[BatchNode], offset: int) -> BatchNode:
+    """The last batch of a log that ends at ``offset`` or before; the root if there is none."""
+    for node in reversed(path[-8:]):  # most questions are about the last ones
+        if node.next_offset <= offset:
+            return node
+    return path[bisect_right(path, offset, key=_next_offset) - 1]
 
 
 def _next_offset(node: BatchNode) -> int:

@@ -12,7 +12,7 @@ from logstore.replication.checkers.leaders import (
     changed_rightly,
     elected_rightly,
 )
-from logstore.replication.checkers.lineage import BatchNode, Lineage
+from logstore.replication.checkers.lineage import BatchNode, Lineage, last_below
 from logstore.replication.checkers.losses import Missings
 from logstore.replication.checkers.readers import Readers
 from logstore.replication.checkers.timeline import PartitionTimeline, Timeline
@@ -80,18 +80,22 @@ class PartitionChecks:
         """Acknowledged batches that were not committed at the last election."""
         self.refused: list[Refused] = []
         """What producers have given up, and is surely not there."""
-        self.appended: dict[int, BatchNode] = {}
-        """The last batch that a leader appended at an offset."""
+        self.appended: dict[tuple[int, int], BatchNode] = {}
+        """What leaders have appended, by offset and epoch."""
 
     def place(self, event: Acknowledged) -> BatchNode | None:
-        """The batch that an acknowledgement is about."""
-        node = self.appended.get(event.base_offset)
-        if node is not None and node.epoch <= event.leader_epoch:
+        """The batch that an acknowledgement is about: the answering leader's own one, or, where it
+        was asked again for what an earlier leader had appended, the one that it has there."""
+        base = event.base_offset
+        node = self.appended.get((base, event.leader_epoch))
+        if node is not None:
             return node
-        # It was overwritten already. Whoever answered may still have it, or had it.
-        for log in self.lineage.logs.values():
-            found = log.last_below(event.base_offset + len(event.record_ids))
-            if found.base_offset == event.base_offset and found.epoch <= event.leader_epoch:
+        end = base + len(event.record_ids)
+        leader = self.timeline.leaders.get(event.leader_epoch, -1)
+        logs = [self.lineage.log(leader), *self.lineage.logs.values()]
+        for path in (self.committed.path, *(log.path for log in logs)):
+            found = last_below(path, end)
+            if found.base_offset == base and found.epoch <= event.leader_epoch:
                 return found
         return None
 
@@ -160,7 +164,7 @@ class Checkers:
             path = checks.lineage.log(event.broker).path
             node = path[-1]
             while node.next_offset > event.base_offset:
-                checks.appended[node.base_offset] = node
+                checks.appended[node.base_offset, node.epoch] = node
                 node = path[node.number - 1]
 
     def _was_synced(self, event: Synced) -> None:
@@ -181,7 +185,9 @@ class Checkers:
 
     def _opened(self, event: Opened) -> None:
         # A broker that has started anew leads nothing before it is elected again.
-        self.of(event.partition).lineage.opened(event)
+        checks = self.of(event.partition)
+        checks.lineage.opened(event)
+        checks.timeline.opened(event.broker)
 
     def _high_watermark(self, event: HighWatermark) -> None:
         committed = self.of(event.partition).committed

@@ -28,11 +28,14 @@ STOPPED = "stop"
 class StorageLoss:
     """A replica has lost what it had stored, or a part of it, until it is in sync again."""
 
-    __slots__ = ("broker", "from_us", "until_us")
+    __slots__ = ("broker", "from_us", "reopened", "until_us")
 
     def __init__(self, broker: int, from_us: int) -> None:
         self.broker = broker
         self.from_us = from_us
+        self.reopened = False
+        """Whether the broker has opened what it has left. Who is taken into the in-sync set before
+        that, by a message that was on its way for long, is dead."""
         self.until_us: int | None = None
         """When it was taken into the in-sync set again, or elected; None: not yet."""
 
@@ -79,6 +82,12 @@ class PartitionTimeline:
             loss = self._open[broker] = StorageLoss(broker, at_us)
             self.losses.append(loss)
             self._look(at_us)
+        self._open[broker].reopened = False
+
+    def opened(self, broker: int) -> None:
+        """A broker has opened what its disk has of the partition."""
+        if broker in self._open:
+            self._open[broker].reopened = True
 
     def changed(self, event: Elected | IsrChanged) -> None:
         """The controller has changed leader or in-sync set; :meth:`settle` follows."""
@@ -94,7 +103,8 @@ class PartitionTimeline:
     def settle(self, event: Elected | IsrChanged) -> None:
         """After checkers have looked: who is in sync anew has what its leader has."""
         for broker in event.isr:
-            if broker not in self.isr and broker != event.leader:
+            loss = self._open.get(broker)
+            if loss is not None and loss.reopened and broker not in (*self.isr, event.leader):
                 self._restore(broker, event.at_us)
         self.isr, self.elr = event.isr, event.elr
         self._look(event.at_us)
