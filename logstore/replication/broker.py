@@ -169,6 +169,7 @@ class Broker:
         self._save_high_watermarks()
         self.stopped = self.dead = True
         for replica in self.replicas.values():
+            self.disk.forget(replica.log)
             replica.log.close()
         self._storage.end()
 
@@ -320,6 +321,7 @@ class Broker:
             self.broken.remove(name)
         replica = self.replicas.pop(name, None)
         if replica is not None:
+            self.disk.forget(replica.log)
             replica.log.abandon()
         self._storage.remove(name)
 

@@ -152,6 +152,17 @@ def test_a_broker_that_is_stopped_in_good_order_hands_on_what_it_leads() -> None
     assert set(acknowledged(run)) == set(left(run))
 
 
+def test_a_broker_is_stopped_while_its_disk_syncs() -> None:
+    run = Run(13, disk__sync_us=100_000, cluster__min_insync_replicas=2)
+    run.at(2000, run.cluster.stop, 1)
+    run.at(3000, run.cluster.stop, 0)
+    run.at(4000, run.cluster.start, 0)
+    run.at(4000, run.cluster.start, 1)
+    run.finish()
+    assert [(event.broker, event.mode) for event in run.all(Crashed)] == [(1, "stop"), (0, "stop")]
+    assert set(acknowledged(run)) <= set(left(run))
+
+
 def test_a_paused_leader_is_replaced_and_follows_when_it_goes_on() -> None:
     run = Run(8)
     run.at(2000, run.cluster.pause, 0)
