@@ -34,6 +34,7 @@ from logstore.replication.messages import (
     ProduceRequest,
     ProduceResponse,
 )
+from logstore.replication.mirrored_queue import QUEUE_PREFIX, Attach, MirroredQueue, Settle
 from logstore.replication.network import Network
 from logstore.replication.replica import Replica
 from logstore.replication.settings import ClusterSettings
@@ -64,6 +65,7 @@ class Broker:
         peers: Mapping[int, Broker],
         failed: Callable[[Broker], None],
         bugs: frozenset[str] = frozenset(),
+        lease_ms: int = 30_000,
     ) -> None:
         """``peers`` are the processes of all brokers, as they are now; ``failed`` is called when
         the disk has failed and the process can only be ended."""
@@ -73,6 +75,8 @@ class Broker:
         self.settings = settings
         self.disk = disk
         self.bugs = bugs
+        self.lease_ms = lease_ms
+        """For how long a queue's message is a consumer's own."""
         self.clock = SimulatedClock(simulation)
         self.stopped = False
         """Whether it is dead, or stands still."""
@@ -84,6 +88,8 @@ class Broker:
         self.replicas: dict[str, Replica] = {}
         self.leaders: dict[str, Leader] = {}
         """Of the partitions that it leads."""
+        self.queues: dict[str, MirroredQueue] = {}
+        """The mirrored queues that it keeps."""
         self.image: dict[str, PartitionState] = {}
         """What it knows of all partitions."""
         self._storage = BrokerStorage(disk, node, simulation.rng("directories"))
@@ -279,6 +285,8 @@ class Broker:
             )
             now_us, synced = self.simulation.now_us, replica.log.synced_offset
             self.simulation.history.emit(Opened(now_us, self.node, name, replica.end, synced))
+            if name.startswith(QUEUE_PREFIX):
+                self.queues[name] = MirroredQueue(self, replica, self.lease_ms)
         except LogstoreError as error:
             # It is taken out of every in-sync set; what is to become of it is for a person to say.
             self.broken.append(name)
@@ -292,7 +300,9 @@ class Broker:
             leader.take(state)
             return
         self._step_back(replica.name)
-        self.leaders[replica.name] = Leader(self, replica, state)
+        led = self.leaders[replica.name] = Leader(self, replica, state)
+        if replica.name in self.queues:
+            self.queues[replica.name].lead(led)
 
     def _follow(self, replica: Replica, state: PartitionState) -> None:
         self._step_back(replica.name)
@@ -307,6 +317,8 @@ class Broker:
 
     def _step_back(self, name: str) -> None:
         """Lead or follow it no longer as before."""
+        if name in self.queues:
+            self.queues[name].step_back()
         leader = self.leaders.pop(name, None)
         if leader is not None:
             leader.retire()
@@ -319,6 +331,7 @@ class Broker:
         self._step_back(name)
         if name in self.broken:
             self.broken.remove(name)
+        self.queues.pop(name, None)
         replica = self.replicas.pop(name, None)
         if replica is not None:
             self.disk.forget(replica.log)
@@ -413,6 +426,18 @@ class Broker:
             if leader.polls.get(node) is poll:
                 del leader.polls[node]
         serve(self, poll.request, waited=True)
+
+    def on_queue_attach(self, request: Attach) -> None:
+        """A consumer asks for a queue's messages."""
+        queue = self.queues.get(request.queue)
+        if queue is not None:
+            self.enter(queue.attach, request)
+
+    def on_queue_settle(self, request: Settle) -> None:
+        """A consumer of a queue has done with messages."""
+        queue = self.queues.get(request.queue)
+        if queue is not None:
+            self.enter(queue.settle, request)
 
     def on_epoch(self, request: EpochRequest) -> None:
         """A follower or a consumer asks where an epoch ends."""

@@ -99,6 +99,12 @@ BUGS: dict[str, PlantedBug] = {
         3,
         ROUGH,
     ),
+    "queue-applies-uncommitted": PlantedBug(
+        "a queue's leader acts on commands when it has appended them, before they are committed",
+        10,
+        {"network.loss_ppm": 200_000, "random_faults.per_minute": {"crash": 30}},
+        scenario="mirrored-queue",
+    ),
     "read-uncommitted": PlantedBug("consumers are served what is not committed yet", 3, ROUGH),
     "stale-isr-accepted": PlantedBug(
         "the controller takes an in-sync set that was proposed before it decided otherwise",

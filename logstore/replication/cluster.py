@@ -17,9 +17,12 @@ from logstore.replication.faults import Faults
 from logstore.replication.history import Crashed, DiskLost, Started
 from logstore.replication.kernel import Simulation
 from logstore.replication.leadership import NO_LEADER
+from logstore.replication.mirrored_queue import QUEUE_PREFIX
 from logstore.replication.network import Network, Node
+from logstore.replication.queue_consumer import QueueConsumer
 from logstore.replication.replica import Replica
 from logstore.replication.scenario import Scenario
+from logstore.replication.settings import WorkloadSettings
 from logstore.replication.simulated_consumer import SimulatedConsumer
 from logstore.replication.simulated_producer import SimulatedProducer
 from logstore.segments.memory_files import CrashMode
@@ -46,6 +49,8 @@ class Cluster:
         self.bugs = bugs
         settings = scenario.cluster
         self.partitions = [f"{TOPIC}-{number}" for number in range(settings.partitions)]
+        self.queues = [f"{QUEUE_PREFIX}{number}" for number in range(scenario.queues.queues)]
+        """Mirrored queues: partitions, too."""
         nodes = list(range(settings.brokers))
         places: dict[Node, str] = {node: settings.rack_of(node) for node in nodes}
         places[CONTROLLER] = settings.rack_of(0)
@@ -56,6 +61,7 @@ class Cluster:
         """The process of each broker: the last one, if it is down."""
         self.producers: list[SimulatedProducer] = []
         self.consumers: list[SimulatedConsumer] = []
+        self.queue_consumers: list[QueueConsumer] = []
         self._incarnations: dict[int, int] = {}
         """How often each broker was started."""
         self._again: list[int] = []
@@ -64,10 +70,14 @@ class Cluster:
             self._add(node)
         self.controller.create(
             placement.assign(
-                self.partitions, settings.replication_factor, nodes, self._racks(nodes)
+                [*self.partitions, *self.queues],
+                settings.replication_factor,
+                nodes,
+                self._racks(nodes),
             )
         )
         self._add_clients()
+        self._add_queue_clients()
 
     def _racks(self, nodes: list[int]) -> dict[int, str]:
         settings = self.scenario.cluster
@@ -106,6 +116,39 @@ class Cluster:
                 settings=workload,
             )
             self.consumers.append(consumer)
+
+    def _add_queue_clients(self) -> None:
+        settings, queues = self.scenario.cluster, self.scenario.queues
+        if not self.queues:
+            return
+        publishing = WorkloadSettings(
+            records_per_second=queues.messages_per_second * len(self.queues),
+            record_bytes=queues.message_bytes,
+            batch_records=1,
+            linger_ms=0,
+            request_timeout_ms=self.scenario.workload.request_timeout_ms,
+        )
+        for number in range(queues.publishers):
+            node = f"q{number}"
+            self.network.place(node, settings.rack_of(number))
+            publisher = SimulatedProducer(
+                self.simulation,
+                self.network,
+                self.brokers,
+                node,
+                producer_id=1000 + number,
+                partitions=self.queues,
+                acks="all",
+                settings=publishing,
+            )
+            self.producers.append(publisher)
+        for number, queue in enumerate(self.queues * queues.consumers):
+            node = f"k{number}"
+            self.network.place(node, settings.rack_of(number))
+            consumer = QueueConsumer(
+                self.simulation, self.network, self.brokers, node, queue=queue, settings=queues
+            )
+            self.queue_consumers.append(consumer)
 
     # Running ----------------------------------------------------------------------------------
 
@@ -147,7 +190,7 @@ class Cluster:
         that its leader has, and the consumers have read it."""
         if any(producer.unsettled for producer in self.producers):
             return False
-        return all(self._rests(name) for name in self.partitions)
+        return all(self._rests(name) for name in (*self.partitions, *self.queues))
 
     def _rests(self, name: str) -> bool:
         state = self.controller.partitions[name]
@@ -159,7 +202,10 @@ class Cluster:
         end = replicas[state.leader].end
         return all(
             (replica.end, replica.high_watermark) == (end, end) for replica in replicas.values()
-        ) and all(consumer.position(name) == end for consumer in self.consumers)
+        ) and (
+            name in self.queues
+            or all(consumer.position(name) == end for consumer in self.consumers)
+        )
 
     def replicas(self, name: str) -> dict[int, Replica]:
         """The replicas of a partition at the brokers that run, by broker."""
@@ -213,6 +259,7 @@ class Cluster:
             peers=self.brokers,
             failed=self._storage_failed,
             bugs=self.bugs,
+            lease_ms=self.scenario.queues.lease_ms,
         )
         now_us = self.simulation.now_us
         self.simulation.history.emit(Started(now_us, node, self._incarnations[node]))

@@ -29,6 +29,9 @@ __all__ = [
     "IsrChanged",
     "Leads",
     "Opened",
+    "QueueDelivered",
+    "QueueReleased",
+    "QueueSettled",
     "Refused",
     "ReplicaFailed",
     "ReplicasChanged",
@@ -106,6 +109,46 @@ class ConsumerReset(NamedTuple):
     partition: str
     from_offset: int
     to_offset: int
+
+
+# --- mirrored queues --------------------------------------------------------------------------
+
+
+class QueueDelivered(NamedTuple):
+    """A consumer has got a message."""
+
+    at_us: int
+    consumer: str
+    queue: str
+    leader_epoch: int
+    """Of the leader that leased it."""
+    offset: int
+    """Its number among all that were published to the queue."""
+    message_id: str
+    until_us: int
+    """When the lease ends."""
+
+
+class QueueReleased(NamedTuple):
+    """A consumer has done with a message, or gives it back, and says so to the leader."""
+
+    at_us: int
+    consumer: str
+    queue: str
+    leader_epoch: int
+    offset: int
+    message_id: str
+
+
+class QueueSettled(NamedTuple):
+    """A consumer was told that its acknowledgement is committed."""
+
+    at_us: int
+    consumer: str
+    queue: str
+    leader_epoch: int
+    offset: int
+    message_id: str
 
 
 # --- replicas ---------------------------------------------------------------------------------
@@ -309,6 +352,9 @@ Event = (
     | Refused
     | Delivered
     | ConsumerReset
+    | QueueDelivered
+    | QueueReleased
+    | QueueSettled
     | Opened
     | Leads
     | Appended

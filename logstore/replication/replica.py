@@ -45,6 +45,7 @@ class Replica:
         "_cuts",
         "_history",
         "_host",
+        "_on_commit",
         "_on_safe",
         "_simulation",
         "_syncing",
@@ -84,10 +85,15 @@ class Replica:
         self._cuts = 0
         """Counts truncations: what a sync says of the time before one does not count."""
         self._on_safe: Callable[[Replica], None] | None = None
+        self._on_commit: Callable[[], None] | None = None
 
     def when_safe(self, function: Callable[[Replica], None] | None) -> None:
         """Who is called from now on whenever ``safe_end`` has moved."""
         self._on_safe = function
+
+    def when_committed(self, function: Callable[[], None]) -> None:
+        """Who is called from now on whenever the high watermark has moved."""
+        self._on_commit = function
 
     @property
     def settled(self) -> bool:
@@ -190,6 +196,8 @@ class Replica:
                 as_leader,
             )
         )
+        if self._on_commit is not None:
+            self._on_commit()
 
     @property
     def last_epoch(self) -> int:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from logstore.replication.checkers.ending import Ending, Left, compare
+from logstore.replication.checkers.queues import QueueCheckers
 from logstore.replication.checkers.suite import Checkers, PartitionChecks
 from logstore.replication.cluster import Cluster
 from logstore.replication.history import History
@@ -39,6 +40,7 @@ class Run:
         self.idempotent = scenario.workload.idempotent and settings.acks == "all"
         """Whether producers are."""
         self.checkers = Checkers(history, settings, idempotent=self.idempotent)
+        self.queue_checkers = QueueCheckers(history, self.checkers.findings)
         self.measures = Measures(
             history, acks=settings.acks, min_insync_replicas=settings.min_insync_replicas
         )
@@ -58,7 +60,9 @@ class Run:
         unavailable_us = self.measures.unavailable_us(simulation.now_us)
         if not cluster.come_to_rest():
             self._tell_unrest(cluster)
-        endings = [self._ending(cluster, name) for name in cluster.partitions]
+        endings = [self._ending(cluster, name) for name in (*cluster.partitions, *cluster.queues)]
+        for queue in cluster.queues:
+            self._end_of_queue(cluster, queue)
         return self._outcome(cluster, endings, unavailable_us)
 
     # The end ----------------------------------------------------------------------------------
@@ -87,6 +91,17 @@ class Run:
             at_us=self.simulation.now_us,
             in_order=self.idempotent or self.scenario.workload.max_in_flight == 1,
         )
+
+    def _end_of_queue(self, cluster: Cluster, queue: str) -> None:
+        state = cluster.controller.partitions[queue]
+        machines = {
+            node: broker.queues[queue].machine
+            for node, broker in cluster.brokers.items()
+            if not broker.dead and node in state.isr and queue in broker.queues
+        }
+        told = [node.acknowledged for node in self.checkers.of(queue).acknowledged]
+        confirmed = [name for event in told if event is not None for name in event.record_ids]
+        self.queue_checkers.at_the_end(queue, machines, confirmed, self.simulation.now_us)
 
     def _outcome(self, cluster: Cluster, endings: list[Ending], unavailable_us: int) -> Outcome:
         settings, findings, measures = self.scenario.cluster, self.checkers.findings, self.measures
@@ -187,7 +202,11 @@ def _ids(data: bytes) -> tuple[list[str], bool]:
     try:
         for batch in iter_batches(data):
             batch.check_crc()
-            ids += [(record.value or b"").partition(b" ")[0].decode() for record in batch.records()]
+            ids += [
+                (record.value or b"").partition(b" ")[0].decode()
+                for record in batch.records()
+                if record.key is None  # a key is that of a queue's command
+            ]
     except FormatError:
         return ids, False
     return ids, True

@@ -30,6 +30,9 @@ from logstore.replication.history import (
     IsrChanged,
     Leads,
     Opened,
+    QueueDelivered,
+    QueueReleased,
+    QueueSettled,
     Refused,
     ReplicaFailed,
     ReplicasChanged,
@@ -42,7 +45,17 @@ from logstore.replication.history import (
 
 __all__ = ["describe", "trace"]
 
-_TRAFFIC = (Sent, Acknowledged, Delivered, Appended, Synced, HighWatermark)
+_TRAFFIC = (
+    QueueDelivered,
+    QueueReleased,
+    QueueSettled,
+    Sent,
+    Acknowledged,
+    Delivered,
+    Appended,
+    Synced,
+    HighWatermark,
+)
 """What happens all the time."""
 
 
@@ -146,6 +159,15 @@ _SENTENCES: dict[type, Callable[[Any], tuple[str, str]]] = {
     Delivered: _delivered,
     ConsumerReset: _reset,
     Appended: _appended,
+    QueueDelivered: lambda event: (event.consumer, f"{event.queue}: gets {event.message_id}"),
+    QueueReleased: lambda event: (
+        event.consumer,
+        f"{event.queue}: has done with {event.message_id}",
+    ),
+    QueueSettled: lambda event: (
+        event.consumer,
+        f"{event.queue}: its acknowledgement of {event.message_id} is committed",
+    ),
     Opened: lambda event: _broker(event, f"opened, with what is below {event.end_offset}"),
     Leads: lambda event: _broker(
         event, f"leads from now on, in epoch {event.leader_epoch}, from {event.end_offset} on"
