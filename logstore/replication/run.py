@@ -184,15 +184,12 @@ def _read_all(replica: Replica) -> tuple[bytes, bool]:
     while offset < replica.end:
         try:
             fetch = replica.read(offset, max_bytes=_READ_BYTES)
-            last = None
-            for batch in iter_batches(fetch.data):
-                last = batch
         except FormatError:
             return b"".join(parts), False
-        if last is None:
+        if fetch.next_offset <= offset:
             return b"".join(parts), False
         parts.append(fetch.data)
-        offset = last.header.next_offset
+        offset = fetch.next_offset
     return b"".join(parts), True
 
 
