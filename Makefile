@@ -5,7 +5,7 @@
 #                                            (JOBS=0: one after the other, in one process)
 #   make lint     linter, formatter check, strict type check
 #   make bench    the benchmarks
-#   make docs     docs/cli.md, from the commands and from docs/cli/
+#   make docs     docs/cli.md, from the commands and from docs/cli/; the tables of docs/replication.md
 #   make screens  the pictures in docs/screens/, of commands that are run for them
 #   make clean    removes everything that the lines above made
 #
@@ -86,6 +86,7 @@ bench: $(ready_dev)
 
 docs: $(ready_run)
 	@$(STDIN) "$(PY)" docs/make_cli.py
+	@$(STDIN) "$(PY)" docs/make_replication.py
 
 screens: $(ready_run)
 	@$(STDIN) "$(PY)" docs/make_screens.py

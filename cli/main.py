@@ -41,6 +41,7 @@ _MODULES = {
     "restore": "backup",
     "retain": "maintain",
     "share-group": "share_group",
+    "simulate": "simulate",
     "stats": "stats",
     "topic": "topic",
     "truncate": "shorten",

@@ -36,7 +36,7 @@ def print_table(lines: Lines, columns: Sequence[str], rows: Sequence[Sequence[st
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").removeprefix("-").isdigit()
+    return cell.replace(",", "").replace(".", "", 1).removeprefix("-").isdigit()
 
 
 class Extent(NamedTuple):

@@ -36,7 +36,7 @@ ORDER = (
     *("queue describe", "queue get", "queue peek", "queue purge", "queue seek", "queue redrive"),
     *("queue ledger", "queue delete", "consume", "append", "read", "replay", "find", "stats"),
     *("dump", "hexdump", "index", "check", "repair", "backup", "restore", "retain", "compact"),
-    *("delete-records", "truncate", "completion"),
+    *("delete-records", "truncate", "simulate", "completion"),
 )
 WIDTH = 100
 _MANY_OPTIONS = 12
