@@ -92,7 +92,8 @@ def _draw_faults(picture: Picture, rows: list[list[_Fault]]) -> None:
         for fault in row:
             title = _told(fault.span.text, fault.span._replace(text=""))
             picture.box(fault.start, y, fault.width, 14, "fault", title=title)
-            css = "fault-name" if _LEFT <= fault.name_at <= fault.start + fault.width else "value"
+            inside = fault.start < fault.name_at < fault.start + fault.width
+            css = "fault-name" if inside else "value"
             picture.text(fault.name_at, y + 11, fault.span.text, css, anchor=fault.anchor)
 
 
