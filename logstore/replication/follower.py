@@ -100,6 +100,7 @@ class ReplicaFetcher:
         followed = self._followed.pop(name, None)
         if followed is not None:
             followed.replica.when_safe(None)
+            self.fetch()  # the others may have waited for this one to be safe
 
     # Truncating -------------------------------------------------------------------------------
 
