@@ -346,6 +346,12 @@ class Channel:
         finally:
             self._mutex.release()
 
+    def tell_late(self) -> None:
+        """Raise LeaseExpiredError for acknowledgements that came too late, and that nobody was told
+        of yet."""
+        with self._mutex:
+            self._tell_late()
+
     def _tell_late(self) -> None:
         late, self._late = self._late, 0
         if late:

@@ -155,7 +155,9 @@ class ShareConsumer:
             left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
             before = self._selection.definitions
             try:
-                return self._puller.pull(left, most)
+                found = self._puller.pull(left, most)
+                self._tolerantly(self._channel.tell_late)  # of what went to the ledgers with it
+                return found
             except LeaseExpiredError as error:
                 _log.warning("%s: %s", self._selection.name, error)
             except UnknownTopicError:
