@@ -244,18 +244,20 @@ class Terminal:
         self._descriptor = descriptor
         self.shown = ""
 
-    def wait_for(self, text: str, *, behind: int = 0) -> str:
-        """Read until a text is shown behind what was shown before; all of that, without the
-        terminal's control sequences."""
+    def wait_for(self, text: str, *, behind: int = 0, after: str = "") -> str:
+        """Read until a text is shown behind what was shown before, and behind the last ``after`` in
+        it; all of that, without the terminal's control sequences. What comes is cut anywhere."""
         deadline = time.monotonic() + 60
-        while text not in (plain := _ESCAPES.sub("", self.shown[behind:])):
+        while True:
+            plain = _ESCAPES.sub("", self.shown[behind:])
+            if text in (plain.rpartition(after)[2] if after else plain):
+                return plain
             ready, _, _ = select.select([self._descriptor], [], [], deadline - time.monotonic())
             assert ready, f"{text!r} did not come: {self.shown[behind:]!r}"
             data = os.read(self._descriptor, 1 << 16).decode()
             if "\x1b[6n" in data:  # prompt-toolkit asks where the cursor is
                 os.write(self._descriptor, b"\x1b[1;1R")
             self.shown += data
-        return plain
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
@@ -276,9 +278,7 @@ class Terminal:
         behind = len(self.shown)
         self.type(line + "\r")
         self.wait_for(answer, behind=behind)
-        behind_answer = len(self.shown)
-        if PROMPT not in self.wait_for(answer, behind=behind).rpartition(answer)[2]:
-            self.wait_for(PROMPT, behind=behind_answer)
+        self.wait_for(PROMPT, behind=behind, after=answer)
         return _ESCAPES.sub("", self.shown[behind:])
 
 
