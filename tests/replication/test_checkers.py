@@ -119,6 +119,21 @@ def test_a_leader_that_was_deposed_uncleanly_commits_in_vain() -> None:
     assert (ending.lost, story.broken) == (1, [])
 
 
+def test_a_leader_that_has_not_heard_of_its_successor_is_told_of_with_that_election() -> None:
+    story = led_by_0(Settings(acks=1), idempotent=False)
+    story.elect(1, (1, 2))
+    base = story.append(0, "p1-01", epoch=0)
+    story.acknowledge(base, "p1-01", epoch=0)
+    left = Left(1, {1: ()})
+    ending = compare(story.checks, left, story.checkers.findings, at_us=1000, in_order=False)
+    assert (ending.lost, story.broken) == (1, [])
+    (loss,) = ending.losses
+    assert loss.reasons == ("acks=1: only the leader had to have it, and another one was elected",)
+    (elected,) = loss.causes
+    assert isinstance(elected, Elected)
+    assert (elected.leader, elected.leader_epoch) == (1, 1)
+
+
 def test_an_answer_to_a_retry_is_about_the_batch_that_its_leader_has() -> None:
     story = led_by_0()
     story.elect(1, (0, 1, 2))

@@ -92,10 +92,18 @@ class Missings:
 
 def causes_of(node: BatchNode, timeline: PartitionTimeline) -> tuple[Event, ...]:
     """What happened since a batch was appended that can have to do with its loss: broken storage,
-    elections, and the truncations that took it."""
+    elections, and the truncations that took it; and before, the elections that its leader had not
+    heard of."""
+    since_us = node.appended_us
     return tuple(
         event
-        for event in timeline.since(node.appended_us)
-        if isinstance(event, Crashed | DiskLost | BitRot | ReplicaFailed | Elected)
-        or (isinstance(event, Truncated) and event.to_offset < node.next_offset)
+        for event in timeline.events
+        if (isinstance(event, Elected) and event.leader_epoch > node.epoch)
+        or (
+            event.at_us >= since_us
+            and (
+                isinstance(event, Crashed | DiskLost | BitRot | ReplicaFailed | Elected)
+                or (isinstance(event, Truncated) and event.to_offset < node.next_offset)
+            )
+        )
     )

@@ -165,10 +165,6 @@ class PartitionTimeline:
             default=0,
         )
 
-    def since(self, at_us: int) -> list[Event]:
-        """What happened from ``at_us`` on."""
-        return [event for event in self.events if event.at_us >= at_us]
-
 
 class Timeline:
     """Of all partitions. ``flush`` is the cluster's: with ``page_cache`` every end that is not in
