@@ -11,6 +11,7 @@ from logstore.cli.options import confirm_deletion, store_option, yes_option
 from logstore.cli.output import WRONG_USE, Lines, complain, count_of, json_line, standard_output
 from logstore.cli.resets import chosen_partitions, chosen_reset, print_changes, reset_options
 from logstore.cli.tables import print_table
+from logstore.shares.config import ShareGroupConfig
 from logstore.shares.descriptions import ShareGroupDescription, SharePartitionDescription
 from logstore.store import Store
 
@@ -96,12 +97,13 @@ def _print(found: ShareGroupDescription) -> None:
         print_table(lines, ("CONSUMER", "SESSION"), rows)
 
 
-_COLUMNS = ("TOPIC", "PARTITION", "START", "ACQUIRED", "RETURNED", "LOG END", "LAG")
+_COLUMNS = ("TOPIC", "PARTITION", "START", "ACQUIRED", "RETURNED", "ARCHIVING", "LOG END", "LAG")
 
 
 def _row(one: SharePartitionDescription) -> tuple[str, ...]:
-    numbers = (one.partition, one.start_offset, one.acquired, one.returned)
-    return (one.topic, *map(str, (*numbers, one.log_end_offset, one.lag)))
+    states = (one.acquired, one.returned, one.archiving)
+    numbers = (one.partition, one.start_offset, *states, one.log_end_offset, one.lag)
+    return (one.topic, *map(str, numbers))
 
 
 def _fields(found: ShareGroupDescription) -> dict[str, Any]:
@@ -124,7 +126,8 @@ def _config(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{value!r} is not of the form key=value", ctx, param)
-        config[key.replace(".", "_")] = int(text) if text.isdecimal() else text
+        key = key.replace(".", "_")
+        config[key] = ShareGroupConfig.parsed(key, text)
     return config
 
 

@@ -72,6 +72,16 @@ class Options:
                 )
         return cls(**options)
 
+    @classmethod
+    def parsed(cls, name: str, text: str) -> Any:
+        """The value of an option in text, such as ``5`` and ``true``; the text itself where it is
+        none, or there is no such option."""
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        default = next((field.default for field in fields if field.name == name), None)
+        if isinstance(default, bool):
+            return {"true": True, "false": False}.get(text.lower(), text)
+        return int(text) if isinstance(default, int) and text.isdecimal() else text
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             problem = field.metadata["check"](field.name, getattr(self, field.name))

@@ -12,25 +12,19 @@ Giving a message back or up goes to the ledger at once.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Any, TypeVar
 
-from logstore.errors import (
-    ClosedError,
-    ForkedError,
-    InvalidInputError,
-    UnknownQueueError,
-    UnknownTopicError,
-)
+from logstore.errors import ClosedError, ForkedError, UnknownQueueError, UnknownTopicError
 from logstore.queues.deliveries import (
     MAX_PREFETCH,
     Delivery,
     Holder,
     Outcome,
     check_prefetch,
+    chosen_by_tag,
     late_error,
+    not_open,
 )
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, Reason
@@ -45,8 +39,6 @@ MAX_PENDING = 512
 """So many acknowledgements are collected at most."""
 
 _M = TypeVar("_M", bound=Delivered)
-
-_first_tag = attrgetter("first_tag")
 
 
 class Channel:
@@ -136,14 +128,8 @@ class Channel:
 
             late, taken = self._ledgers.change(take)
             deliveries = [Delivery(self, queue, level, lease, holder) for level, lease, _ in taken]
-            self._deliveries += deliveries
-            for delivery in deliveries:
-                holder.unacked += delivery.lease.length
-                self.unacked += delivery.lease.length
-                deadline = delivery.lease.deadline
-                self._earliest_deadline = min(self._earliest_deadline, deadline)
-                delivery.first_tag = self._next_tag
-                self._next_tag += delivery.lease.length
+            for one in deliveries:
+                self._add(one)
             self._acknowledged(late)
             try:
                 messages, left_out = sort_out(queue, taken, deliveries)
@@ -158,6 +144,16 @@ class Channel:
                 raise
             return messages
 
+    def _add(self, delivery: Delivery) -> None:
+        """Messages were leased."""
+        lease = delivery.lease
+        self._deliveries.append(delivery)
+        delivery.holder.unacked += lease.length
+        self.unacked += lease.length
+        self._earliest_deadline = min(self._earliest_deadline, lease.deadline)
+        delivery.first_tag = self._next_tag
+        self._next_tag += lease.length
+
     def _leave_out(self, queue: Source[Any, Any], left_out: Sequence[LeftOut]) -> None:
         """Put messages aside that were leased, and may not be delivered."""
         self._ledgers.change(lambda changes: put_aside(changes, queue, left_out))
@@ -168,6 +164,33 @@ class Channel:
         if any(one.verdicts.expired for one in left_out):
             queue.on_work()
 
+    def renew_message(self, given: Delivery, offset: int) -> None:
+        """Let the lease of a message, and of no other, begin anew, at once. Raises what
+        ``ack_message`` raises, and the error of a source that was deleted."""
+        with self._mutex:
+            self._check_usable()
+            delivery, bit = self._open(given, offset)
+            queue, level = delivery.queue, delivery.level
+            until = queue.clock.boottime_ms() + queue.lease_ms
+            leases = self._ledgers.change(
+                lambda changes: changes.of(level.ledger).renew(delivery.lease, bit, until)
+            )
+            if leases is None:
+                self._lose(delivery)
+                raise late_error(1)
+            self._close_bits(delivery, bit)
+            renewed = Delivery(self, queue, level, leases[0], delivery.holder)
+            renewed.is_renewed = True
+            given.renewed[offset] = renewed
+            self._add(renewed)
+
+    def silent_count(self, holder: Holder) -> int:
+        """How many messages a consumer has handed out that nothing was said of: neither settled nor
+        leased anew."""
+        with self._mutex:
+            mine = (one for one in self._deliveries if one.holder is holder and not one.is_renewed)
+            return sum((one.open_bits & ~holder.unseen(one)).bit_count() for one in mine)
+
     # Acknowledging ----------------------------------------------------------------------------
 
     def ack(
@@ -177,7 +200,8 @@ class Channel:
         0. See ``Message.ack``."""
         with self._mutex:
             self._check_usable()
-            self._ack(self._chosen(tag, multiple), flush, durable)
+            chosen = chosen_by_tag(self._deliveries, tag, multiple=multiple)
+            self._ack(chosen, flush, durable)
 
     def ack_message(
         self, delivery: Delivery, offset: int, *, multiple: bool, flush: bool, durable: bool
@@ -188,9 +212,9 @@ class Channel:
                 self._check_usable()
             bit = 1 << offset - delivery.lease.first
             if not delivery.open_bits & bit:
-                raise self._not_open(delivery, delivery.tag(offset))
+                delivery, bit = self._open(delivery, offset)
             if multiple:
-                self._ack(self._chosen(delivery.tag(offset), True), flush, durable)
+                self._ack(self._up_to(delivery.tag(offset)), flush, durable)
                 return
             delivery.open_bits ^= bit
             delivery.acked_bits |= bit
@@ -242,29 +266,16 @@ class Channel:
         self._touched[delivery] = 0
         self._pending += count
 
-    def _chosen(self, tag: int, multiple: bool) -> Outcome:
-        """The open messages that a tag names; raises InvalidInputError where there are none."""
-        if not isinstance(tag, int) or isinstance(tag, bool) or tag < 0:
-            raise InvalidInputError(f"a delivery tag is an int of at least 0, not {tag!r:.80}")
-        if multiple:
-            last = tag or self._next_tag
-            chosen = {one: bits for one in self._deliveries if (bits := one.bits_up_to(last))}
-            if not chosen and tag:
-                raise self._not_open(None, tag)
-            return chosen
-        place = bisect_right(self._deliveries, tag, key=_first_tag) - 1
-        delivery = self._deliveries[place] if place >= 0 else None
-        if delivery is None or not delivery.open_bits & (bit := 1 << tag - delivery.first_tag):
-            raise self._not_open(delivery, tag)
-        return {delivery: bit}
+    def _open(self, delivery: Delivery, offset: int) -> tuple[Delivery, int]:
+        """The delivery that an open message is in by now, and its bit; raises for another one."""
+        delivery = delivery.latest(offset)
+        bit = 1 << offset - delivery.lease.first
+        if not delivery.open_bits & bit:
+            raise not_open(delivery, delivery.tag(offset))
+        return delivery, bit
 
-    def _not_open(self, delivery: Delivery | None, tag: int) -> Exception:
-        if delivery is not None and delivery.is_lost:
-            return late_error(1)
-        return InvalidInputError(
-            f"delivery tag {tag}: this message was settled before, or was never delivered on this "
-            "channel"
-        )
+    def _up_to(self, tag: int) -> Outcome:
+        return chosen_by_tag(self._deliveries, tag, multiple=True)
 
     # The ledgers ------------------------------------------------------------------------------
 
@@ -364,7 +375,7 @@ class Channel:
         ``ack`` and ``Message.nack``."""
         with self._mutex:
             self._check_usable()
-            self._nack(self._chosen(tag, multiple), requeue)
+            self._nack(chosen_by_tag(self._deliveries, tag, multiple=multiple), requeue)
 
     def nack_message(
         self, delivery: Delivery, offset: int, *, multiple: bool, requeue: bool
@@ -372,11 +383,8 @@ class Channel:
         """Give back a message, and with ``multiple`` all before it, or give them up."""
         with self._mutex:
             self._check_usable()
-            bit = 1 << offset - delivery.lease.first
-            if not delivery.open_bits & bit:
-                raise self._not_open(delivery, delivery.tag(offset))
-            chosen = self._chosen(delivery.tag(offset), True) if multiple else {delivery: bit}
-            self._nack(chosen, requeue)
+            delivery, bit = self._open(delivery, offset)
+            self._nack(self._up_to(delivery.tag(offset)) if multiple else {delivery: bit}, requeue)
 
     def _nack(self, chosen: Outcome, requeue: bool) -> None:
         if requeue:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from logstore.errors import InvalidInputError, LeaseExpiredError
@@ -12,13 +14,24 @@ from logstore.queues.source import LedgeredLog, Source
 if TYPE_CHECKING:
     from logstore.queues.channel import Channel
 
-__all__ = ["MAX_PREFETCH", "Delivery", "Holder", "Outcome", "check_prefetch", "late_error"]
+__all__ = [
+    "MAX_PREFETCH",
+    "Delivery",
+    "Holder",
+    "Outcome",
+    "check_prefetch",
+    "chosen_by_tag",
+    "late_error",
+    "not_open",
+]
 
 MAX_PREFETCH = 65_535
 """AMQP's bound; 0 is no limit."""
 
 Outcome = dict["Delivery", int]
 """Bits of deliveries that something is to be done with."""
+
+_first_tag = attrgetter("first_tag")
 
 
 class Holder(Protocol):
@@ -47,10 +60,12 @@ class Delivery:
         "first_tag",
         "holder",
         "is_lost",
+        "is_renewed",
         "lease",
         "level",
         "open_bits",
         "queue",
+        "renewed",
     )
 
     def __init__(
@@ -75,6 +90,10 @@ class Delivery:
         """Messages that were acknowledged, which the ledger does not know yet."""
         self.is_lost = False
         """Whether the lease is known to have ended."""
+        self.is_renewed = False
+        """Whether its messages were leased before, in another one."""
+        self.renewed: dict[int, Delivery] = {}
+        """By offset: where messages are that were leased anew, each in a lease of its own."""
 
     def tag(self, offset: int) -> int:
         """The delivery tag of a message."""
@@ -87,6 +106,19 @@ class Delivery:
     def nack(self, offset: int, *, multiple: bool, requeue: bool) -> None:
         """Give a message back, or give it up."""
         self.channel.nack_message(self, offset, multiple=multiple, requeue=requeue)
+
+    def renew(self, offset: int) -> None:
+        """Let the lease of a message begin anew."""
+        self.channel.renew_message(self, offset)
+
+    def latest(self, offset: int) -> Delivery:
+        """Where a message is by now."""
+        return self.renewed.get(offset, self)
+
+    def is_open(self, offset: int) -> bool:
+        """Whether nobody has said anything of a message, and it is not known to be lost."""
+        latest = self.latest(offset)
+        return bool(latest.open_bits >> offset - latest.lease.first & 1)
 
     @property
     def end_tag(self) -> int:
@@ -110,6 +142,34 @@ def check_prefetch(prefetch: object) -> None:
         raise InvalidInputError(
             f"prefetch={prefetch!r:.80} is out of bounds: an int of 0 (no limit) to {MAX_PREFETCH}"
         )
+
+
+def chosen_by_tag(deliveries: Sequence[Delivery], tag: int, *, multiple: bool) -> Outcome:
+    """The open messages that a tag names, of deliveries in order of their tags; raises
+    InvalidInputError where there are none."""
+    if not isinstance(tag, int) or isinstance(tag, bool) or tag < 0:
+        raise InvalidInputError(f"a delivery tag is an int of at least 0, not {tag!r:.80}")
+    if multiple:
+        last = tag or (deliveries[-1].end_tag if deliveries else 0)
+        chosen = {one: bits for one in deliveries if (bits := one.bits_up_to(last))}
+        if not chosen and tag:
+            raise not_open(None, tag)
+        return chosen
+    place = bisect_right(deliveries, tag, key=_first_tag) - 1
+    delivery = deliveries[place] if place >= 0 else None
+    if delivery is None or not delivery.open_bits & (bit := 1 << tag - delivery.first_tag):
+        raise not_open(delivery, tag)
+    return {delivery: bit}
+
+
+def not_open(delivery: Delivery | None, tag: int) -> Exception:
+    """The error of whoever says something of a message that is not his to settle."""
+    if delivery is not None and delivery.is_lost:
+        return late_error(1)
+    return InvalidInputError(
+        f"delivery tag {tag}: this message was settled before, or was never delivered on this "
+        "channel"
+    )
 
 
 def late_error(count: int) -> LeaseExpiredError:

@@ -229,6 +229,16 @@ class Ledger:
                 self._put_span(DEAD, Span(lease.first + start, length, delivery_count, reason))
                 self.head.dead += length
 
+    def renew(self, lease: Lease, bits: int, deadline: int) -> list[Lease] | None:
+        """Go on leasing messages, until ``deadline``: in leases of their own, which are returned;
+        None where theirs has ended."""
+        settled = self._settle(lease, bits)
+        if settled is None:
+            return None
+        count = lease.delivery_count
+        spans = [Span(lease.first + start, length, count) for start, length in runs_of(settled)]
+        return [self._lease(span, lease.session, deadline) for span in spans]
+
     def hold(self, lease: Lease, dues: dict[int, int]) -> bool:
         """Put messages aside until they are due; ``dues`` by their bits' numbers, ascending."""
         settled = self._settle(lease, sum(1 << bit for bit in dues))
@@ -341,10 +351,6 @@ class Ledger:
             head.ready_bytes += self._sizes(head.counted_end, log_end - head.counted_end)
             head.counted_end = log_end
 
-    def purge(self, log_end: int) -> int:
-        """Drop all that waits, held messages included; returns how many it were."""
-        return self.skip_waiting(log_end, log_end=log_end)
-
     def skip_waiting(self, to: int, *, log_end: int) -> int:
         """Settle all that waits below ``to``, which is the cursor or beyond it, held messages
         included; returns how many it were."""
@@ -421,8 +427,7 @@ class Ledger:
 
     def dead_spans(self, most: int) -> list[Span]:
         """The first spans that are to be dead-lettered."""
-        spans = islice(self._rows.items(self._key + DEAD), most)
-        return [Span.unpack(unpack_offset(key), value) for key, value in spans]
+        return list(islice(self.spans(DEAD), most))
 
     def forget_dead(self, span: Span) -> None:
         """The messages of a dead span are dead-lettered. Others may have joined it since it was

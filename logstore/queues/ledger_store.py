@@ -331,6 +331,10 @@ class LogLedger:
         """What it would begin with, in rows that go no further."""
         return self._restored(rows, self._ledgers.saved(self.key))
 
+    def forget_dead(self, span: Span) -> None:
+        """The messages of a dead span are dead-lettered."""
+        self._ledgers.change(lambda changes: changes.of(self).forget_dead(span))
+
     # Checkpoints ------------------------------------------------------------------------------
 
     def is_changed(self) -> bool:

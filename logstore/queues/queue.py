@@ -370,7 +370,8 @@ class WorkQueue(Source[Level, Message]):
         levels = self.levels()
 
         def purge(changes: Changes) -> int:
-            return sum(changes.of(level.ledger).purge(level.log.log_end_offset) for level in levels)
+            ends = [(level.ledger, level.log.log_end_offset) for level in levels]
+            return sum(changes.of(one).skip_waiting(end, log_end=end) for one, end in ends)
 
         return self.ledgers.change(purge)
 

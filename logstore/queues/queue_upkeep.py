@@ -15,6 +15,7 @@ from functools import partial
 from logstore.errors import FormatError, LogstoreError, UnknownQueueError
 from logstore.queues.attendance import end_overdue
 from logstore.queues.consumer_rows import load_queue_row
+from logstore.queues.dead_spans import DEAD_LETTERS, move_dead
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, SESSION_BYTES, Reason, Rows, Span
 from logstore.queues.ledger_store import Changes
@@ -29,13 +30,8 @@ __all__ = ["Upkeep"]
 
 _log = logging.getLogger("logstore")
 
-_MOVED_AT_ONCE = 500
-"""So many dead letters are published together."""
 _LOOKED_AT_ONCE = 500
 """So many messages at the head of a queue are looked at."""
-DEAD_LETTERS = "dead-letters"
-"""A file in the directory of level 0 that whoever moves dead letters holds a lock on: two who did
-would publish them twice."""
 
 
 class Upkeep:
@@ -172,36 +168,21 @@ class Upkeep:
     # Dead letters -----------------------------------------------------------------------------
 
     def _move_dead(self, levels: tuple[Level, ...]) -> None:
-        """Publish dead letters, then forget them.
-
-        Commit point: the ledger's, that forgets them. A crash before it, behind the publishing,
-        leaves them to be published once more.
-        """
+        """Publish dead letters, then forget them."""
         queue = self.queue
         if not any(level.ledger.looked_at(lambda one: one.head.dead) for level in levels):
             return
         path = os.path.join(queue.level(0).log.directory, DEAD_LETTERS)
-        lock = queue.files.lock(path)
         try:
-            try:
-                lock.acquire()
-            except BlockingIOError:
-                self._next_ms = 0  # somebody is at it, and may be killed at it
-                return
-            for level in levels:
-                while spans := level.ledger.looked_at(lambda one: one.dead_spans(8)):
-                    for span in spans:
-                        self._move(level, span)
+            if not move_dead(levels, self._publish_dead, files=queue.files, lock_path=path):
+                self._next_ms = 0
         except UnknownQueueError:
             raise
         except (LogstoreError, OSError):
             self._next_ms = 0
             raise
-        finally:
-            lock.close()
 
-    def _move(self, level: Level, span: Span) -> None:
-        span = span._replace(length=min(span.length, _MOVED_AT_ONCE))
+    def _publish_dead(self, level: Level, span: Span) -> None:
         reason = Reason(span.reason).label
         letters = []
         for message in level.reader.read(span.first, span.length, LOOKED_AT):
@@ -211,7 +192,6 @@ class Upkeep:
                 _log.warning("%s: a dead letter is dropped: %s", level.log.directory, error)
         if letters:
             self.queue.dead_letter(letters)
-        self.queue.ledgers.change(lambda changes: changes.of(level.ledger).forget_dead(span))
 
     # Its end, and that of its segments ----------------------------------------------------------
 

@@ -89,8 +89,8 @@ class Registration:
     def drop_lost(self, boottime_ms: int) -> None:
         """Hand out nothing more of leases whose time is up. For the housekeeper."""
         self.channel.lose_overdue(boottime_ms)
-        fetched = self._fetched
-        if fetched and fetched[0][0].is_lost:  # all of them were leased at once
+        count = length_hint(self.left)
+        if count and self._fetched[-count][0].is_lost:  # all that is left was leased at once
             self.drop()
 
     # The end ----------------------------------------------------------------------------------

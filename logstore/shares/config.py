@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from logstore.errors import InvalidInputError
 from logstore.groups.records import group_id
 from logstore.options import INT64_MAX, Options, integer, one_of, option, text
+from logstore.topic import check_topic_name
 
 __all__ = ["MAX_LOCKS", "ShareConsumerConfig", "ShareGroupConfig", "duration_ms"]
 
@@ -42,6 +43,18 @@ def _reset(key: str, value: Any) -> str | None:
     )
 
 
+def _dead_letters(key: str, value: Any) -> str | None:
+    if value == "":
+        return None
+    try:
+        check_topic_name(value)
+    except InvalidInputError as error:
+        return f"{key}: {error}"
+    if value.startswith("__"):
+        return f"{key}={value!r} is a topic of the store's own"
+    return None
+
+
 def _group(key: str, value: Any) -> str | None:
     try:
         group_id(value)
@@ -68,6 +81,12 @@ class ShareGroupConfig(Options):
     ``group.share.delivery.count.limit`` of a broker, KIP-1240's option of a group.)"""
     share_partition_max_record_locks: int = option(2000, integer(1, MAX_LOCKS))
     """How many records of a partition may be acquired at a time."""
+    errors_deadletterqueue_topic_name: str = option("", _dead_letters)
+    """The topic where records go that were rejected, or delivered as often as they may be
+    (KIP-1191); empty: nowhere. It has to be there."""
+    errors_deadletterqueue_copy_record_enable: bool = option(True, one_of(True, False))
+    """Whether they are copied there; otherwise headers tell of them, and no more. (Kafka's default
+    is False: whoever reads that topic may not be allowed to read the other.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

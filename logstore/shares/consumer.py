@@ -82,8 +82,13 @@ class ShareConsumer:
 
     @property
     def unacknowledged(self) -> int:
-        """How many records it holds that nobody has said anything of."""
+        """How many records it holds that were neither accepted nor released nor rejected."""
         return self._registration.unacked
+
+    @property
+    def acquisition_lock_timeout_ms(self) -> int:
+        """How long what it acquires, or renews, is its own, as of the last ``poll``."""
+        return self._selection.lease_ms
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -96,9 +101,10 @@ class ShareConsumer:
         Waits up to ``timeout`` seconds (None: for ever) for the first one. In the implicit mode it
         accepts what earlier calls returned, but for what something else was said of; what was
         accepted too late is delivered again, and a warning is logged. In the explicit mode it
-        raises InvalidInputError while there are records that nothing was said of. Raises
-        UnknownTopicError when no topic that was named is left, UnknownGroupError when the group was
-        deleted, what the log raises for damage, and ClosedError.
+        raises InvalidInputError while there are records that nothing was said of; those that were
+        renewed stay with whoever has them. Raises UnknownTopicError when no topic that was named is
+        left, UnknownGroupError when the group was deleted, what the log raises for damage, and
+        ClosedError.
         """
         most = self._config.max_poll_records if max_records is None else max_records
         if type(most) is not int or not 1 <= most <= MAX_LOCKS:
@@ -137,10 +143,12 @@ class ShareConsumer:
         if not self._explicit:
             self._tolerantly(lambda: self._channel.ack_seen(self._registration))
         elif self._registration.unacked:
-            raise InvalidInputError(
-                f"{self._registration.unacked} records of the last poll are not acknowledged "
-                "(share_acknowledgement_mode='explicit')"
-            )
+            silent = self._channel.silent_count(self._registration)
+            if silent:
+                raise InvalidInputError(
+                    f"{silent} records of the last poll are not acknowledged "
+                    "(share_acknowledgement_mode='explicit')"
+                )
 
     def _tolerantly(self, action: Callable[[], object]) -> None:
         """What was acknowledged too late is no error of whoever comes for more (KIP-932)."""
@@ -150,6 +158,7 @@ class ShareConsumer:
             _log.warning("%s: %s", self._selection.name, error)
 
     def _fill(self, timeout: float | None, most: int) -> bool:
+        most += self._registration.unacked  # those that were renewed stay with whoever has them
         deadline = None if timeout is None else self._clock.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - self._clock.monotonic())
@@ -170,7 +179,8 @@ class ShareConsumer:
     def acknowledge(
         self, record: ShareRecord, kind: AcknowledgeType = AcknowledgeType.ACCEPT
     ) -> None:
-        """Say what became of a record; see ``ShareRecord.accept``, ``release``, ``reject``."""
+        """Say what becomes of a record; see ``ShareRecord.accept``, ``release``, ``reject`` and
+        ``renew``."""
         if not isinstance(kind, AcknowledgeType):
             raise InvalidInputError(f"{kind!r:.80} is no AcknowledgeType")
         record.acknowledge(kind)

@@ -50,6 +50,8 @@ class SharePartitionDescription(NamedTuple):
     """Records that somebody holds."""
     returned: int
     """Records that were released, or whose lock ran out."""
+    archiving: int
+    """Records that are on their way to the dead-letter topic."""
     faults: Sequence[str]
     """What is wrong with the ledger, a sentence each."""
 
@@ -90,6 +92,7 @@ def describe_partition(partition: SharePartition) -> SharePartitionDescription:
             log_end,
             head.unacked,
             head.returned,
+            head.dead,
             faults,
         )
 

@@ -18,12 +18,14 @@ from logstore.definitions import TopicDefinition
 from logstore.errors import LogstoreError, UnknownGroupError, UnknownTopicError
 from logstore.log import PartitionLog
 from logstore.queues.consumer_rows import load_queue_row
-from logstore.queues.ledger_rows import Head, Rows
+from logstore.queues.dead_spans import DEAD_LETTERS
+from logstore.queues.ledger_rows import Head, Rows, Span
 from logstore.queues.ledger_store import Changes, Checkpoint, Ledgers, LogLedger
 from logstore.queues.reading import Reader, Verdicts
 from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
 from logstore.shares.config import ShareGroupConfig, duration_ms
+from logstore.shares.dead_letters import append_letters, letters_of
 from logstore.shares.definitions import ShareGroupDefinition
 from logstore.shares.moves import restart
 from logstore.shares.partition import (
@@ -227,11 +229,17 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
 
     def leased(self) -> tuple[LedgeredLog, ...]:
         """The partitions of which anybody may hold records."""
+        return tuple(self._those(lambda head: head.unacked))
 
+    def with_dead(self) -> Sequence[SharePartition]:
+        """The partitions that have records on their way to the dead-letter topic."""
+        return self._those(lambda head: head.dead)
+
+    def _those(self, chosen: Callable[[Head], int]) -> Sequence[SharePartition]:
         def look(rows: Rows, _: Rows) -> list[bytes]:
-            return [place for place, head in self._heads(rows) if head.unacked]
+            return [place for place, head in self._heads(rows) if chosen(head)]
 
-        return tuple(self.there(self.ledgers.read(look)))
+        return self.there(self.ledgers.read(look))
 
     def there(self, places: Iterable[bytes]) -> list[SharePartition]:
         """The partitions at places, without those that were deleted."""
@@ -254,11 +262,31 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
         return heads
 
     def needs_care(self) -> bool:
-        """Whether somebody's lock has run out."""
+        """Whether somebody's lock has run out, or records are to be dead-lettered."""
         boottime = self.clock.boottime_ms()
         return self.ledgers.read(
-            lambda rows, _: any(head.earliest_deadline <= boottime for _, head in self._heads(rows))
+            lambda rows, _: any(
+                head.dead or head.earliest_deadline <= boottime for _, head in self._heads(rows)
+            )
         )
+
+    def dead_letter_topic(self) -> TopicDefinition | None:
+        """Where dead letters go; None where that topic is not there, or none is named."""
+        return self.topics().get(self.config.errors_deadletterqueue_topic_name)
+
+    def dead_letter(self, level: SharePartition, span: Span, topic: TopicDefinition) -> None:
+        """Append the records of a dead span to the dead-letter topic."""
+        copies: list[ShareRecord] = []
+        if self.config.errors_deadletterqueue_copy_record_enable:
+            copies = self.records(level, span.first, span.length, None)
+        log = self._open_log(topic, level.number % topic.partition_count)
+        append_letters(log, letters_of(self.definition.name, level, span, copies))
+
+    @property
+    def lock_path(self) -> str:
+        """The file that whoever moves dead letters holds a lock on."""
+        self.directories()  # makes what it is in
+        return os.path.join(self._directory, DEAD_LETTERS)
 
     def forget_topic(self, topic_id: uuid.UUID) -> None:
         """The topic was deleted: away with what is known of its partitions."""
@@ -283,12 +311,18 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
     def read(self, taken: Taken, handle: object) -> tuple[list[ShareRecord], Verdicts | None]:
         """The records of a lease; all that the log still has may be delivered."""
         lease = taken.lease
-        reader: Reader[ShareRecord] = taken.level.reader  # type: ignore[assignment]
-        records = reader.read(lease.first, lease.length, handle)
-        start = taken.level.log.log_start_offset
-        if lease.first < start:  # of a batch at the start, those that were deleted may be there
+        return self.records(taken.level, lease.first, lease.length, handle), None
+
+    def records(
+        self, level: LedgeredLog, first: int, length: int, handle: object
+    ) -> list[ShareRecord]:
+        """The records of ``length`` offsets from ``first`` on that the log still has."""
+        reader: Reader[ShareRecord] = level.reader  # type: ignore[assignment]
+        records = reader.read(first, length, handle)
+        start = level.log.log_start_offset
+        if first < start:  # of a batch at the start, those that were deleted may be there
             records = [record for record in records if record.offset >= start]
-        return records, None
+        return records
 
     def directories(self) -> tuple[str, ...]:
         """Where it is told of records that have come back."""

@@ -48,8 +48,9 @@ def places_in(data: bytes) -> Iterator[bytes]:
 def policy_of(config: ShareGroupConfig) -> Policy:
     """What a group's options mean for its ledgers. These count how often something came back,
     KIP-932 how often it was delivered; and what came back too often they settle, where there is
-    nowhere to dead-letter it to."""
-    return Policy(config.share_delivery_count_limit - 1)
+    no dead-letter topic."""
+    limit = config.share_delivery_count_limit - 1
+    return Policy(limit, dead_letters=bool(config.errors_deadletterqueue_topic_name))
 
 
 class SharePartition(LedgeredLog):

@@ -24,6 +24,8 @@ class AcknowledgeType(enum.Enum):
     """It was not, and is to be delivered again: the trouble may be over by then."""
     REJECT = "reject"
     """It cannot be, and is never delivered again."""
+    RENEW = "renew"
+    """It is being processed yet: its lock begins anew (KIP-1222)."""
 
 
 class ShareRecord(Delivered):
@@ -96,20 +98,29 @@ class ShareRecord(Delivered):
         """It is never delivered again. Raises what ``accept`` raises."""
         self[0].nack(self[1], multiple=False, requeue=False)
 
+    def renew(self) -> None:
+        """It is being processed yet: its lock begins anew, now, and lasts as long as the first one
+        (``share_record_lock_duration_ms``); it has to be accepted, released or rejected in the end.
+        The locks of other records go on as they were. Raises what ``accept`` raises, and
+        UnknownTopicError when the topic was deleted."""
+        self[0].renew(self[1])
+
     def acknowledge(self, kind: AcknowledgeType) -> None:
-        """One of the three."""
+        """One of the four."""
         match kind:
             case AcknowledgeType.ACCEPT:
                 self.accept()
             case AcknowledgeType.RELEASE:
                 self.release()
-            case _:
+            case AcknowledgeType.REJECT:
                 self.reject()
+            case _:
+                self.renew()
 
     def is_open(self) -> bool:
         """Whether nothing was said of it yet, and it is not known to be somebody else's."""
         delivery: Delivery = self[0]
-        return bool(delivery.open_bits >> self[1] - delivery.lease.first & 1)
+        return delivery.is_open(self[1])
 
     def __repr__(self) -> str:
         value: Any = self.value

@@ -158,6 +158,7 @@ class ShareGroups:
         """The group of that name, defined unless it is there. Raises PreconditionFailedError where
         it is there with other options."""
         given = ShareGroupConfig.from_options(options)
+        self._check_dead_letters(given)
         new = ShareGroupDefinition(uuid.uuid4(), name, dict(options))
 
         def define(view: View) -> list[Change]:
@@ -182,12 +183,13 @@ class ShareGroups:
         """Change the options of a group, or define it, with these (``ShareGroupConfig``). Consumers
         in other processes go on by them when they next look for topics or records.
 
-        Raises InvalidInputError for an unknown option or a value out of bounds. Commit point: the
-        group's definition in ``__metadata``.
+        Raises InvalidInputError for an unknown option or a value out of bounds, UnknownTopicError
+        for a dead-letter topic that is not there. Commit point: the group's definition in
+        ``__metadata``.
         """
         self._check_writable()
         check_group_name(name)
-        ShareGroupConfig.from_options(options)
+        self._check_dead_letters(ShareGroupConfig.from_options(options))
 
         def alter(view: View) -> list[Change]:
             before = _by_name(view, name, self._store)
@@ -198,6 +200,16 @@ class ShareGroups:
 
         self._metadata.update(alter)
         self._refresh()
+
+    def _check_dead_letters(self, config: ShareGroupConfig) -> None:
+        """Raise UnknownTopicError, or InvalidInputError, for a topic that dead letters cannot go
+        to."""
+        name = config.errors_deadletterqueue_topic_name
+        if name and self._topics.get(name).config.compacts:
+            raise InvalidInputError(
+                f"errors_deadletterqueue_topic_name={name!r} is a compacted topic: it keeps no "
+                "records without a key, and of others the last one of each alone"
+            )
 
     def _refresh(self) -> None:
         """Take in what anybody altered or deleted, for the groups in use here."""
@@ -263,6 +275,12 @@ class ShareGroups:
                 f"{internal!r} is the store's own topic: it is read without a group"
             )
         group = self._open(self._declared(config.group, for_group))
+        dead_letters = group.config.errors_deadletterqueue_topic_name
+        if dead_letters and dead_letters in subscription.topics() and pattern is None:
+            raise InvalidInputError(
+                f"{group.name} has its dead letters in {dead_letters!r}, and does not read them: "
+                "another group may"
+            )
         selection = Selection(group, subscription)
         selection.on_work = group.on_work
         member_id = f"{config.client_id or 'consumer'}-{uuid.uuid4().hex[:8]}"

@@ -58,9 +58,9 @@ def test_a_share_group_is_described(store: Path) -> None:
         one.poll(2)
         lines = run("share-group describe workers", store=store).stdout.splitlines()
         assert lines[0] == "share group workers: Stable, 1 consumer"
-        assert "share_delivery_count_limit        5" in lines
-        assert "TOPIC   PARTITION  START  ACQUIRED  RETURNED  LOG END  LAG" in lines
-        assert "orders          0      4         2         0       10    6" in lines
+        assert "share_delivery_count_limit                 5" in lines
+        assert "TOPIC   PARTITION  START  ACQUIRED  RETURNED  ARCHIVING  LOG END  LAG" in lines
+        assert "orders          0      4         2         0          0       10    6" in lines
         assert lines[-1].startswith(one.member_id)
     assert described(store) == [[0, 6, 0, 4], [1, 0, 0, 10]]
 
@@ -97,6 +97,30 @@ def test_a_share_group_is_altered_or_defined(store: Path) -> None:
     ]:
         result = run(f"share-group alter workers --config {config}", store=store, code=2)
         assert message in result.stderr
+
+
+def test_a_dead_letter_topic_is_set_and_has_to_be_there(store: Path) -> None:
+    name = "--config errors.deadletterqueue.topic.name=1"
+    refused = run(f"share-group alter workers {name}", store=store, code=1)
+    assert "no topic called '1'" in only_line(refused.stderr)
+    run("topic create 1", store=store)
+    (fields,) = json_lines(
+        run(
+            f"share-group alter workers {name} --json "
+            "--config errors.deadletterqueue.copy.record.enable=False",
+            store=store,
+        )
+    )
+    assert fields["config"]["errors_deadletterqueue_topic_name"] == "1"
+    assert fields["config"]["errors_deadletterqueue_copy_record_enable"] is False
+    for value in ("maybe", "1"):
+        result = run(
+            f"share-group alter workers --config errors_deadletterqueue_copy_record_enable={value}",
+            store=store,
+            code=2,
+        )
+        assert "is none of True, False" in result.stderr
+    run("share-group alter workers --config errors_deadletterqueue_topic_name=", store=store)
 
 
 def test_offsets_are_reset(store: Path) -> None:

@@ -68,7 +68,7 @@ COMMANDS: dict[str, Callable[[Ledger, Lease], object]] = {
     "bury": lambda ledger, lease: ledger.bury(lease, (1 << 500) - 2, Reason.REJECTED),
     "end of a session": lambda ledger, _: ledger.end_session(SESSION),
     "drop the head": lambda ledger, _: ledger.drop_head(MANY // 2, log_end=MANY, reason=Reason(3)),
-    "purge": lambda ledger, _: ledger.purge(MANY),
+    "purge": lambda ledger, _: ledger.skip_waiting(MANY, log_end=MANY),
 }
 
 

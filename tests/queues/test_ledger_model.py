@@ -255,6 +255,33 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 model.come_back(message, delivered=what == "requeue")
 
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), time=st.integers(0, 60), crash=CRASHES)
+    def renew(self, data: st.DataObject, time: int, crash: bool) -> None:
+        model = self.model
+        lease = data.draw(st.sampled_from(self.leases[-8:]))
+        bits = data.draw(st.integers(1, lease.all_bits))
+        held = [bit for bit in range(lease.length) if bits >> bit & 1 and self.holds(lease, bit)]
+        alive = any(self.holds(lease, bit) for bit in range(lease.length))
+        deadline = model.boottime_ms + time
+        found: list[list[Lease] | None] = []
+        if not self.command(
+            lambda one: found.append(one.renew(lease, bits, deadline)), crash=crash
+        ):
+            return
+        [leases] = found
+        assert (leases is not None) == alive
+        renewed = [(one, bit) for one in leases or () for bit in range(one.length)]
+        assert [one.first + bit for one, bit in renewed] == [lease.first + bit for bit in held]
+        for one, bit in renewed:
+            assert (one.session, one.delivery_count) == (lease.session, lease.delivery_count)
+            message = model.messages[one.first + bit]
+            message.lease, message.deadline = one.number, deadline
+        for one in leases or ():
+            assert one.number >= model.next_lease, "a lease's number was given before"
+            model.next_lease = one.number + 1
+        self.leases += leases or ()
+
     @rule(session=st.sampled_from(SESSIONS), crash=CRASHES)
     def a_session_ends(self, session: bytes, crash: bool) -> None:
         if self.command(lambda ledger: ledger.end_session(session), crash=crash):
@@ -289,7 +316,9 @@ class LedgerMachine(RuleBasedStateMachine):
         waiting = model.ready() + model.offsets("held")
         counts: list[int] = []
         end = len(model.messages)
-        if self.command(lambda ledger: counts.append(ledger.purge(end)), crash=crash):
+        if self.command(
+            lambda ledger: counts.append(ledger.skip_waiting(end, log_end=end)), crash=crash
+        ):
             assert counts == [len(waiting)]
             for offset in waiting:
                 model.messages[offset].state = "settled"

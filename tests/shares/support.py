@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from logstore import Record, ShareRecord, Store
+from logstore import Record, ShareConsumer, ShareRecord, Store
 from logstore.shares import SharePartitionDescription
 
 from ..queues.support import (  # noqa: TID252 - tests are no package to import absolutely
@@ -30,6 +30,7 @@ __all__ = [
     "opened",
     "produce",
     "restarted",
+    "sharing",
     "values",
     "wait_until",
 ]
@@ -48,6 +49,18 @@ def produce(
 
 def values(records: Iterable[ShareRecord]) -> list[bytes | None]:
     return [record.value for record in records]
+
+
+def sharing(store: Store, *topics: str, **options: Any) -> ShareConsumer:
+    """A consumer of a group that begins at the beginning, in the explicit mode."""
+    options = {
+        "group": GROUP,
+        "share_auto_offset_reset": "earliest",
+        "share_acknowledgement_mode": "explicit",
+        **options,
+    }
+    names = topics or (() if "pattern" in options else (TOPIC,))
+    return store.share_consumer(*names, **options)
 
 
 def described(store: Store, partition: int = 0) -> SharePartitionDescription:

@@ -26,7 +26,6 @@ from logstore import (
     UnknownGroupError,
     UnknownTopicError,
 )
-from logstore.shares import ShareConsumer
 from logstore.shares.config import duration_ms
 
 from .support import (
@@ -37,6 +36,7 @@ from .support import (
     numbered,
     opened,
     produce,
+    sharing,
     values,
     wait_until,
 )
@@ -52,17 +52,6 @@ def store(tmp_path: Path, clock: ToldClock) -> Iterator[Store]:
     with opened(tmp_path / "store", clock=clock) as store:
         store.create_topic(TOPIC)
         yield store
-
-
-def sharing(store: Store, *topics: str, **options: Any) -> ShareConsumer:
-    """A consumer of a group that begins at the beginning, in the explicit mode."""
-    options = {
-        "group": GROUP,
-        "share_auto_offset_reset": "earliest",
-        "share_acknowledgement_mode": "explicit",
-        **options,
-    }
-    return store.share_consumer(*(topics or (TOPIC,)), **options)
 
 
 # Acquiring ------------------------------------------------------------------------------------
