@@ -18,12 +18,13 @@ from logstore.segments import filenames
 from logstore.segments.batch import Batch
 from logstore.segments.broker_lock import running_broker
 from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
-from logstore.segments.control import ControlType, control_type
+from logstore.segments.control import ControlType
 from logstore.segments.files import File, Files, read_bounded, write_fully
 from logstore.segments.indexing import build_indexes
 from logstore.segments.scan import survey
 from logstore.segments.transaction_index import AbortedTransaction
 from logstore.structure import list_segments, segment_path
+from logstore.transactions import OpenTransactions
 
 __all__ = [
     "aborted_transactions",
@@ -250,23 +251,14 @@ def aborted_transactions(
 ) -> defaultdict[int, list[AbortedTransaction]]:
     """The entries of each segment's transaction index, by its base offset."""
     found: defaultdict[int, list[AbortedTransaction]] = defaultdict(list)
-    begun: dict[int, int] = {}  # producer id: first offset of its open transaction
+    transactions = OpenTransactions()
     for base in list_segments(files, directory):
         for batch in _batches(files, segment_path(directory, base, filenames.LOG)):
-            header = batch.header
-            if not header.transactional:
-                continue
-            if not header.control:
-                begun.setdefault(header.producer_id, header.base_offset)
-                continue
-            records = batch.records()
-            kind = control_type(records[0]) if records else None
-            if kind not in (ControlType.ABORT, ControlType.COMMIT):
-                continue
-            first = begun.pop(header.producer_id, None)
-            if kind == ControlType.ABORT and first is not None:
-                stable = min(begun.values(), default=header.next_offset)
+            end = transactions.take(batch)
+            if end is not None and end.kind == ControlType.ABORT and end.first_offset is not None:
                 found[base].append(
-                    AbortedTransaction(header.producer_id, first, header.last_offset, stable)
+                    AbortedTransaction(
+                        end.producer_id, end.first_offset, end.offset, end.stable_offset
+                    )
                 )
     return found

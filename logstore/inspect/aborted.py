@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from logstore.segments.batch import Batch
-from logstore.segments.control import ControlType, control_type
+from logstore.segments.control import ControlType
 from logstore.segments.errors import FormatError
 from logstore.segments.scan import Damage
 from logstore.segments.transaction_index import AbortedTransaction
+from logstore.transactions import OpenTransactions, TransactionEnd
 
 __all__ = ["AbortVerdict", "prove_aborted"]
 
@@ -32,18 +33,6 @@ class AbortVerdict(NamedTuple):
     verdict: Literal["right", "wrong", "unproven"]
 
 
-class _Marker(NamedTuple):
-    """The end of a transaction."""
-
-    kind: int
-    producer_id: int
-    first_offset: int | None
-    """Of what is still there of the transaction; None where nothing is."""
-    stable_offset: int
-    """Up to where there is no open transaction behind it, as far as the log is still there."""
-    position: int
-
-
 @dataclass
 class _Walk:
     """What the log tells of transactions."""
@@ -54,14 +43,15 @@ class _Walk:
     """Of the segment that the index belongs to."""
     writers: dict[int, tuple[int, bool]] = field(default_factory=dict)
     """The producer that wrote a wanted offset, and whether in a transaction."""
-    markers: dict[int, _Marker] = field(default_factory=dict)
-    """The markers of the segment, by their offsets."""
+    ends: dict[int, TransactionEnd] = field(default_factory=dict)
+    """Those that the segment has markers of, by the markers' offsets."""
+    positions: dict[int, int] = field(default_factory=dict)
+    """Of the markers."""
     damaged: bool = False
     """Whether anything could not be read."""
     _next: int = 0
     """The first of ``wanted`` that was not met yet."""
-    _open: dict[int, int] = field(default_factory=dict)
-    """The first offset of each transaction that is open, by its producer."""
+    _open: OpenTransactions = field(default_factory=OpenTransactions)
 
     def take(self, batch: Batch) -> None:
         """The next batch."""
@@ -69,23 +59,15 @@ class _Walk:
         if header.magic < 2:
             return
         if not header.control:
-            if header.transactional:
-                self._open.setdefault(header.producer_id, header.base_offset)
             while self._next < len(self.wanted) and self.wanted[self._next] <= header.last_offset:
                 if self.wanted[self._next] >= header.base_offset:
                     writer = header.producer_id, header.transactional
                     self.writers[self.wanted[self._next]] = writer
                 self._next += 1
-            return
-        for record in batch.records():
-            kind = control_type(record)
-            if kind in (ControlType.ABORT, ControlType.COMMIT):
-                first = self._open.pop(header.producer_id, None)
-                stable = min(self._open.values(), default=record.offset + 1)
-                if record.offset >= self.base_offset:
-                    self.markers[record.offset] = _Marker(
-                        kind, header.producer_id, first, stable, batch.position
-                    )
+        end = self._open.take(batch)
+        if end is not None and end.offset >= self.base_offset:
+            self.ends[end.offset] = end
+            self.positions[end.offset] = batch.position
 
 
 def prove_aborted(
@@ -126,7 +108,7 @@ def prove_aborted(
 
 
 def _problem(walk: _Walk, entry: AbortedTransaction) -> str | None:
-    marker = walk.markers.get(entry.last_offset)
+    marker = walk.ends.get(entry.last_offset)
     if marker is None:
         return f"no marker stands at offset {entry.last_offset}"
     if marker.kind != ControlType.ABORT:
@@ -147,8 +129,9 @@ def _problem(walk: _Walk, entry: AbortedTransaction) -> str | None:
 
 
 def _evidence(walk: _Walk, entry: AbortedTransaction) -> str:
-    marker = walk.markers[entry.last_offset]
-    told = f"the control batch at position {marker.position} aborts its transaction"
+    marker = walk.ends[entry.last_offset]
+    position = walk.positions[entry.last_offset]
+    told = f"the control batch at position {position} aborts its transaction"
     if marker.first_offset == entry.first_offset:
         told += ", whose first record is there"
     else:
@@ -160,7 +143,7 @@ def _evidence(walk: _Walk, entry: AbortedTransaction) -> str:
 
 def _without_entry(walk: _Walk, named: set[int]) -> Iterator[AbortVerdict]:
     """Aborted transactions that nobody would know of."""
-    for offset, marker in walk.markers.items():
+    for offset, marker in walk.ends.items():
         aborts = marker.kind == ControlType.ABORT and marker.first_offset is not None
         if aborts and offset not in named:
             claim = (

@@ -15,12 +15,12 @@ from logstore.errors import InvalidInputError
 from logstore.fetcher import ConsumerRecord
 from logstore.inspect.query import Query
 from logstore.inspect.sources import Partition
-from logstore.inspect.transactions import Outcomes
 from logstore.inspect.walking import Trouble, Walk, body_of, rows_of
 from logstore.replay.source import Range
 from logstore.segments.batch import Batch
 from logstore.segments.errors import FormatError
 from logstore.segments.files import DiskFiles, Files
+from logstore.transactions import Outcomes
 
 __all__ = ["Counters", "Finder", "Found"]
 
@@ -87,7 +87,9 @@ class Finder:
             return
         wanted, outcomes = self.wanted, None
         if self.committed:
-            outcomes = Outcomes(_everything(self.files, partition))
+            outcomes = Outcomes()
+            for batch in _everything(self.files, partition):
+                outcomes.take(batch)
             stable = outcomes.last_stable_offset
             if stable is not None:
                 if wanted.offset is not None and wanted.offset > stable:

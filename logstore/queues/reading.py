@@ -12,6 +12,7 @@ from logstore.errors import OffsetOutOfRangeError
 from logstore.log import PartitionLog
 from logstore.queues.message import Delivered, Message
 from logstore.queues.properties import PREFIX, Properties
+from logstore.segments.batch import Batch
 from logstore.segments.record import Record
 
 __all__ = ["MessageReader", "Reader", "Verdicts", "due_time", "expiry", "judge"]
@@ -89,7 +90,7 @@ class Reader(Generic[M_co]):
             for batch in fetch.batches():
                 header = batch.header
                 count += header.record_count
-                if header.next_offset <= offset or header.control:
+                if header.next_offset <= offset or self.leaves_out(batch):
                     continue
                 if header.base_offset >= end:
                     offset = end
@@ -106,6 +107,10 @@ class Reader(Generic[M_co]):
             if count:
                 self._record_bytes += (len(fetch.data) / count - self._record_bytes) / 4
         return messages
+
+    def leaves_out(self, batch: Batch) -> bool:
+        """Whether nothing of a batch is delivered."""
+        return batch.header.control
 
     def _chosen(self, rows: list[Record], first: int, end: int, handle: object) -> Iterable[M_co]:
         start = bisect_left(rows, first, key=_offset_of_row)

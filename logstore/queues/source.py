@@ -35,6 +35,11 @@ class LedgeredLog:
         """Where the ledger's cursor was seen last: whatever is beyond it is ready. NEVER: nothing
         is, for as long as the ledger does not change."""
 
+    @property
+    def end(self) -> int:
+        """One past the last offset that may be taken."""
+        return self.log.log_end_offset
+
     def see(self, head: Head) -> bool:
         """Note how far the ledger is; says whether anything that came back is ready."""
         self.cursor = head.cursor
@@ -141,7 +146,7 @@ class Source(Generic[L_co, M_co]):
     def has_ready(self) -> bool:
         """Whether there is anything to take, for all one knows at next to no cost."""
         for level in self._levels:
-            if level.log.log_end_offset > level.cursor:
+            if level.end > level.cursor:
                 return True
         number, returned, due = self._seen
         if number != self.ledgers.number():
@@ -149,7 +154,7 @@ class Source(Generic[L_co, M_co]):
             _, returned, due = self._seen
         if returned or due <= self.clock.now_ms():
             return True
-        return any(level.log.log_end_offset > level.cursor for level in self._levels)
+        return any(level.end > level.cursor for level in self._levels)
 
     def check_open(self) -> None:
         """Raise ``deleted_error`` where it was let go of."""
@@ -196,7 +201,7 @@ class Source(Generic[L_co, M_co]):
             for level in levels:
                 head = changes.of(level.ledger).head
                 level.see(head)
-                ready += head.ready(level.log.log_end_offset)
+                ready += head.ready(level.end)
                 ready += head.held if head.next_due <= now else 0
             most = min(most, -(-ready // consumers))
         taken = []
@@ -206,7 +211,7 @@ class Source(Generic[L_co, M_co]):
             ledger = changes.of(level.ledger)
             leases = ledger.take(
                 min(most, level.room(ledger.head)),
-                log_end=level.log.log_end_offset,
+                log_end=level.end,
                 now_ms=now,
                 session=session,
                 deadline=deadline,
@@ -221,7 +226,7 @@ class Source(Generic[L_co, M_co]):
         """Move on, where the log has nothing in a lease, to what it does have."""
         level, lease, _ = taken
         following = level.reader.next_offset(lease.first + lease.length)
-        changes.of(level.ledger).skip(min(following, level.log.log_end_offset))
+        changes.of(level.ledger).skip(min(following, level.end))
 
     def checkpoint(self, *, tolerant: bool = True) -> None:
         """Put what the ledgers have come to on stable storage."""

@@ -81,6 +81,11 @@ class ShareGroupConfig(Options):
     ``group.share.delivery.count.limit`` of a broker, KIP-1240's option of a group.)"""
     share_partition_max_record_locks: int = option(2000, integer(1, MAX_LOCKS))
     """How many records of a partition may be acquired at a time."""
+    share_isolation_level: str = option(
+        "read_uncommitted", one_of("read_uncommitted", "read_committed")
+    )
+    """``read_committed``: of transactions only what was committed is delivered, and nothing behind
+    the first record of one that is open."""
     errors_deadletterqueue_topic_name: str = option("", _dead_letters)
     """The topic where records go that were rejected, or delivered as often as they may be
     (KIP-1191); empty: nowhere. It has to be there."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_check import check_ledger
-from logstore.shares.partition import SharePartition
+from logstore.shares.partition import SharePartition, first_waiting
 
 __all__ = [
     "ShareGroupDescription",
@@ -80,14 +80,12 @@ def describe_partition(partition: SharePartition) -> SharePartitionDescription:
         # The end is looked up in the transaction: what was delivered by then is in it.
         log_end = partition.log.log_end_offset
         head = ledger.head
-        outstanding = ledger.outstanding()
-        first = outstanding[0].first if outstanding else head.cursor
         # What retention has passed is in front of the log's start for a while: no fault.
         faults = check_ledger(ledger, log_start=0, log_end=log_end)
         return SharePartitionDescription(
             partition.topic,
             partition.number,
-            max(first, log_start),
+            max(first_waiting(ledger), log_start),
             max(head.cursor, log_start),
             log_end,
             head.unacked,

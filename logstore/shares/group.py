@@ -167,7 +167,7 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
             place=place,
             log=log,
             ledger=ledger,
-            reader=Reader(log, ShareRecord),
+            row_type=ShareRecord,
             config=self.config,
         )
 
@@ -396,6 +396,12 @@ class Selection(Source[SharePartition, ShareRecord]):
             self._seen = (-1, *self._seen[1:])  # of new ones nothing was seen
             self.definitions = definitions
         return self._levels
+
+    def has_ready(self) -> bool:
+        """Whether there is anything to take, for all one knows at little cost."""
+        for level in self._levels:
+            level.look_ahead()
+        return super().has_ready()
 
     def take(
         self,

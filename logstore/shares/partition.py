@@ -11,15 +11,23 @@ import uuid
 from collections.abc import Iterator
 
 from logstore.log import PartitionLog
-from logstore.queues.ledger import Policy
+from logstore.queues.ledger import Ledger, Policy
 from logstore.queues.ledger_rows import NEVER, Head
 from logstore.queues.ledger_store import LogLedger
 from logstore.queues.message import Delivered
 from logstore.queues.reading import Reader
 from logstore.queues.source import LedgeredLog
 from logstore.shares.config import ShareGroupConfig
+from logstore.shares.isolation import Committed, CommittedReader
 
-__all__ = ["SharePartition", "pack_place", "places_in", "policy_of", "unpack_place"]
+__all__ = [
+    "SharePartition",
+    "first_waiting",
+    "pack_place",
+    "places_in",
+    "policy_of",
+    "unpack_place",
+]
 
 _PLACE = struct.Struct(
     ">"
@@ -53,6 +61,12 @@ def policy_of(config: ShareGroupConfig) -> Policy:
     return Policy(limit, dead_letters=bool(config.errors_deadletterqueue_topic_name))
 
 
+def first_waiting(ledger: Ledger) -> int:
+    """The first offset that may be delivered yet."""
+    outstanding = ledger.outstanding()
+    return outstanding[0].first if outstanding else ledger.head.cursor
+
+
 class SharePartition(LedgeredLog):
     """A partition and a group's ledger of it."""
 
@@ -64,19 +78,40 @@ class SharePartition(LedgeredLog):
         place: bytes,
         log: PartitionLog,
         ledger: LogLedger,
-        reader: Reader[Delivered],
+        row_type: type[Delivered],
         config: ShareGroupConfig,
     ) -> None:
-        super().__init__(log, ledger, reader)
+        super().__init__(log, ledger, Reader(log, row_type))
         self.topic = topic
         self.number = number
         self.place = place
         self.max_locks = config.share_partition_max_record_locks
+        self._row_type = row_type
+        self._committed: Committed | None = None
+        """What became of transactions, for a group that wants to know."""
 
     def configure(self, config: ShareGroupConfig) -> None:
-        """Go on by other options."""
+        """Go on by other options; the ledger is there."""
         self.max_locks = config.share_partition_max_record_locks
         self.ledger.policy = policy_of(config)
+        if config.share_isolation_level == "read_uncommitted":
+            if self._committed is not None:
+                self._committed, self.reader = None, Reader(self.log, self._row_type)
+        elif self._committed is None:
+            committed = Committed(self.log, self.ledger.looked_at(first_waiting))
+            self.reader = CommittedReader(self.log, self._row_type, committed)
+            self._committed = committed
+
+    @property
+    def end(self) -> int:
+        """One past the last offset that may be acquired, as far as ``look_ahead`` has seen."""
+        committed = self._committed
+        return self.log.log_end_offset if committed is None else committed.end
+
+    def look_ahead(self) -> None:
+        """See what may be acquired of that which has come to the log."""
+        if self._committed is not None:
+            self._committed.walk()
 
     def see(self, head: Head) -> bool:
         """Note how far the ledger is; nothing is ready while all locks are taken."""
