@@ -7,7 +7,7 @@ The tree::
     ├── FormatError, InvalidInputError   (logstore.segments.errors)
     ├── StoreNotFoundError               no store where one was expected
     ├── UnknownTopicError                no topic (or partition) of that name
-    ├── TopicExistsError                 a topic of that name with other arguments
+    ├── TopicExistsError                 there is a topic of that name
     ├── OffsetOutOfRangeError            an offset that the log does not hold; names those it does
     ├── NoOffsetError                    nothing says where a consumer is to begin
     ├── PoisonedError                    an earlier sync failed; nothing may be written
@@ -99,7 +99,7 @@ class UnknownTopicError(LogstoreError):
 
 
 class TopicExistsError(LogstoreError):
-    """A topic of that name is there already, with other arguments."""
+    """A topic of that name is there already."""
 
 
 class OffsetOutOfRangeError(LogstoreError):

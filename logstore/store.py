@@ -217,19 +217,20 @@ class Store:
         *,
         partitions: int = 1,
         config: Mapping[str, Any] | None = None,
+        exist_ok: bool = False,
         **overrides: Any,
     ) -> Topic:
         """Create a topic; configuration keys may be given in ``config`` or as arguments.
 
-        Raises TopicExistsError when there is one of that name, InvalidInputError for an illegal
-        name, number of partitions or configuration.
+        Raises TopicExistsError when there is one of that name (with ``exist_ok`` it is taken as it
+        is), InvalidInputError for an illegal name, number of partitions or configuration.
 
         Commit point: the topic's definition in ``__metadata``. The directories of its partitions
-        are made after it; those that a crash left out are made when somebody opens the store for
-        writing.
+        are made after it, or when somebody opens the store for writing after a crash in between.
         """
         self._check_usable()
-        return self._topics.create(name, partitions, {**(config or {}), **overrides})
+        keys = {**(config or {}), **overrides}
+        return self._topics.create(name, partitions, keys, exist_ok=exist_ok)
 
     def topic(self, name: str) -> Topic:
         """The topic of that name; raises UnknownTopicError.

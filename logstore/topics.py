@@ -147,7 +147,9 @@ class TopicCatalogue:
 
     # Changing them ----------------------------------------------------------------------------
 
-    def create(self, name: str, partitions: int, overrides: Mapping[str, Any]) -> Topic:
+    def create(
+        self, name: str, partitions: int, overrides: Mapping[str, Any], *, exist_ok: bool
+    ) -> Topic:
         """Define a topic, and make its directories; see ``Store.create_topic``."""
         check_topic_name(name)
         refuse_internal(name)
@@ -167,6 +169,10 @@ class TopicCatalogue:
                 break
             except _StillThereError:
                 self.finish_deletions(wait=True)
+            except TopicExistsError:
+                if not exist_ok:
+                    raise
+                return self.get(name)
         topic = self._topic(definition)
         for number in range(partitions):
             self._partitions.make(name, number, topic.id)

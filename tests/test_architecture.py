@@ -265,6 +265,26 @@ def test_no_file_is_so_long_that_it_hides_a_second_idea(layer: str, path: Path) 
     assert lines <= MAX_LINES, f"{relative(path)} ({layer}) has {lines} lines"
 
 
+@pytest.mark.parametrize("layer", ["segments", "logstore"])
+def test_the_map_of_the_code_names_every_module_once(layer: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition(f"The rooms of `{layer}/`:\n\n")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`([\w/*]+)`", row)]
+    modules = {
+        path.relative_to(ROOT / layer).with_suffix("").as_posix()
+        for path in source_files(layer)
+        if path.name != "__init__.py"
+    }
+    folders = tuple(name.removesuffix("*") for name in named if name.endswith("/*"))
+    alone = {name for name in modules if not name.startswith(folders)}
+    told = {name for name in named if not name.endswith("/*")}
+    assert sorted(alone - told) == [], "docs/architecture.md does not say what these do"
+    assert sorted(told - alone) == [], "docs/architecture.md names what is not there"
+    assert len(named) == len(set(named))
+    assert all(any(name.startswith(folder) for name in modules) for folder in folders)
+
+
 def project_files() -> list[Path]:
     """The files that git tracks or would track; all files where this is not a git checkout."""
     if (ROOT / ".git").exists():

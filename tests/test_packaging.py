@@ -116,33 +116,3 @@ def test_the_licence_and_the_readme_are_where_the_metadata_says() -> None:
     assert (ROOT / project["readme"]).is_file()
     for name in project["license-files"]:
         assert "Apache License" in (ROOT / name).read_text(encoding="utf-8")
-
-
-def python_blocks(document: str) -> list[str]:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def test_the_python_example_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocks = python_blocks("README.md")
-    assert blocks, "README.md shows no Python"
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
-
-
-def test_the_python_examples_about_producers_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with logstore.open("data") as store:
-        store.create_topic("orders")
-    blocks = python_blocks("docs/producer.md")
-    assert len(blocks) == 2
-    for block in [*blocks, blocks[1]]:
-        exec(compile(block, "docs/producer.md", "exec"), {"__name__": "__main__"})
-    with logstore.open("data") as store:
-        # The second one was run twice, and knew it.
-        assert store.topic("orders").partition(0).log_end_offset == 4

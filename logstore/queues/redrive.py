@@ -82,11 +82,11 @@ class LeftBehind:
 class Redriven:
     """What a redrive did."""
 
-    moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    moved: dict[str, int] = field(default_factory=dict)
     """How many messages went to each queue (or exchange, if one was named)."""
     unmatched: int = 0
     """Messages for which the condition does not hold."""
-    left: dict[str, LeftBehind] = field(default_factory=lambda: defaultdict(LeftBehind))
+    left: dict[str, LeftBehind] = field(default_factory=dict)
     """By the reason: messages that could not go."""
 
     @property
@@ -96,7 +96,7 @@ class Redriven:
 
     def leave(self, message: Message, reason: str) -> None:
         """Note a message that stays."""
-        left = self.left[reason]
+        left = self.left.setdefault(reason, LeftBehind())
         left.count += 1
         if len(left.offsets) < _OFFSETS_TOLD:
             left.offsets.append(message.offset)
@@ -281,7 +281,7 @@ class _Run:
             else:
                 self.result.leave(message, reason)
         if moved:
-            self.result.moved[name] += len(moved)
+            self.result.moved[name] = self.result.moved.get(name, 0) + len(moved)
         return moved
 
     def _told(self, name: str, pairs: Sequence[Any]) -> list[str | None]:

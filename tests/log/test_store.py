@@ -304,6 +304,15 @@ def test_a_topic_that_is_there_is_not_created_again(path: Path) -> None:
         assert other.topic("orders").partition_count == 1
 
 
+def test_a_topic_that_is_there_is_taken_as_it_is_where_that_is_wanted(path: Path) -> None:
+    with logstore.open(path) as store:
+        created = store.create_topic("orders", partitions=2, exist_ok=True)
+        found = store.create_topic("orders", partitions=3, retention_ms=5, exist_ok=True)
+        assert (found.id, found.partition_count, dict(found.overrides)) == (created.id, 2, {})
+        with pytest.raises(InvalidInputError):
+            store.create_topic("orders", partitions=0, exist_ok=True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
