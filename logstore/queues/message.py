@@ -15,7 +15,7 @@ from logstore.errors import InvalidInputError
 from logstore.queues.properties import Envelope, Properties, from_record, shown_headers
 from logstore.segments.record import Record
 
-__all__ = ["LOOKED_AT", "Delivered", "Handle", "Message"]
+__all__ = ["LOOKED_AT", "Delivered", "Handle", "LookedAt", "Message"]
 
 _new_record = partial(tuple.__new__, Record)
 
@@ -136,10 +136,12 @@ class Message(Delivered):
         return f"Message({body!r}, routing_key={self.routing_key!r}, offset={self.offset})"
 
 
-class _LookedAt:
+class LookedAt:
     """The handle of messages that were only looked at."""
 
-    delivery_count = 0
+    def __init__(self, delivery_count: int = 0) -> None:
+        """``delivery_count``: how often they had come back."""
+        self.delivery_count = delivery_count
 
     def tag(self, offset: int) -> int:
         """There is none."""
@@ -155,4 +157,4 @@ class _LookedAt:
         raise InvalidInputError("the message was only looked at: get or consume it to settle it")
 
 
-LOOKED_AT = _LookedAt()
+LOOKED_AT = LookedAt()

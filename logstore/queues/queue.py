@@ -29,7 +29,7 @@ from logstore.queues.ledger_check import check_ledger
 from logstore.queues.ledger_rows import NEVER, Head, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
 from logstore.queues.limits import DeadLetter, publish_limited
-from logstore.queues.message import LOOKED_AT, Message
+from logstore.queues.message import LOOKED_AT, LookedAt, Message
 from logstore.queues.properties import Envelope, Properties, Published, to_records
 from logstore.queues.reading import MessageReader, Verdicts, judge
 from logstore.queues.retention import keeps_settled
@@ -356,7 +356,8 @@ class WorkQueue(Source[Level, Message]):
             )
             found = []
             for span in spans:
-                messages = level.reader.read(span.first, span.length, LOOKED_AT)
+                looked_at = LookedAt(span.delivery_count)
+                messages = level.reader.read(span.first, span.length, looked_at)
                 verdicts = judge(messages, restart_end=restart_end, ttl_ms=self.ttl_ms, now_ms=now)
                 left_out = set() if verdicts is None else {*verdicts[0], *verdicts[1], *verdicts[2]}
                 found += [one for one in messages if one.offset not in left_out]

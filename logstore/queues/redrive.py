@@ -31,7 +31,7 @@ from logstore.errors import FormatError, InvalidInputError
 from logstore.queues.consuming import Getter
 from logstore.queues.dead_letter import HISTORY, deaths_of
 from logstore.queues.deliveries import Delivery
-from logstore.queues.message import LOOKED_AT, Message
+from logstore.queues.message import LookedAt, Message
 from logstore.queues.properties import Envelope
 from logstore.queues.queue import WorkQueue
 from logstore.queues.reading import judge
@@ -193,8 +193,9 @@ def _looked_through(queue: WorkQueue) -> Iterator[list[Message]]:
             lambda one: (one.waiting(most, log_end=end, now_ms=now), one.head.restart_end)  # noqa: B023 - called at once
         )
         for span in spans:
+            looked_at = LookedAt(span.delivery_count)
             for first in range(span.first, span.end, _AT_ONCE):
-                found = level.reader.read(first, min(_AT_ONCE, span.end - first), LOOKED_AT)
+                found = level.reader.read(first, min(_AT_ONCE, span.end - first), looked_at)
                 verdicts = judge(found, restart_end=restart_end, ttl_ms=queue.ttl_ms, now_ms=now)
                 unfit = set() if verdicts is None else {*verdicts[0], *verdicts[1], *verdicts[2]}
                 yield [message for message in found if message.offset not in unfit]

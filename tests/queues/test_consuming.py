@@ -46,6 +46,21 @@ def test_messages_come_in_order_with_all_that_was_published(store: Store) -> Non
         two.ack()
 
 
+def test_to_look_at_messages_tells_how_often_each_has_come_back(store: Store) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(3))
+    for _ in range(2):
+        (message,) = queue.get_many(1)
+        message.nack()
+    looked_at = queue.peek(3)
+    assert bodies(looked_at) == numbered(3)
+    assert [(one.delivery_count, one.redelivered) for one in looked_at] == [
+        (2, True),
+        (0, False),
+        (0, False),
+    ]
+
+
 @pytest.mark.parametrize("batch", [1, 7, 500])
 @pytest.mark.parametrize("prefetch", [1, 10, 500, 0])
 def test_order_holds_whatever_the_batches_and_the_prefetch(

@@ -134,6 +134,17 @@ def test_expressions_see_all_there_is_to_a_dead_letter(
     assert store.queue("dlq").redrive(where=test, dry_run=True).count == holds
 
 
+def test_a_dry_run_knows_what_has_come_back(store: Store) -> None:
+    queue = work(store)
+    publish(store, b"a", b"b", queue="work")
+    kill(store, queue, count=2)
+    dlq = store.queue("dlq")
+    dlq.get_many(1)[0].nack()
+    test = message_test(["delivery_count == 1"])
+    for dry_run in (True, False):
+        assert dlq.redrive(where=test, dry_run=dry_run).count == 1
+
+
 def test_what_is_no_dead_letter_or_has_nowhere_to_go_stays_and_is_told(store: Store) -> None:
     queue, gone, full = (
         work(store),
