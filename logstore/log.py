@@ -37,7 +37,8 @@ from logstore.handle import PartitionHandle
 from logstore.observer import steadily
 from logstore.placing import (
     Sealed,
-    stamp_of,
+    Stamp,
+    stamped_parts,
     write_ready,
     write_replica,
     write_sealed,
@@ -165,7 +166,7 @@ class PartitionLog(PartitionHandle):
     def _append_checked(
         self,
         sealed: Sealed,
-        stamp: tuple[int, int, int, bool],
+        stamp: Stamp,
         acks: Acks,
         now: int,
         guard: Guard | None,
@@ -174,7 +175,9 @@ class PartitionLog(PartitionHandle):
         lock, writer = self._writing or self._refuse()
         if not writer.knows_producers():
             writer.producers.prepare(self._look)
-        with lock.threads(timeout):
+        if lock.mutex.locked():  # otherwise not asked: a call less
+            lock.threads(timeout)
+        with lock.mutex:
             try:
                 lock.acquire(timeout)
                 appended, due = write_stamped(writer, sealed, guard, stamp, now)
@@ -216,25 +219,21 @@ class PartitionLog(PartitionHandle):
         back. Raises FormatError (also for a wrong CRC) or InvalidInputError, and what ``append``
         raises, and appends nothing then.
         """
-        check_acks(acks)
+        if acks is not _WRITTEN and acks != "all":  # a call less for the usual ones
+            check_acks(acks)
         if origin not in ("client", "replica"):
             raise InvalidInputError(f"origin is client or replica, not {origin!r}")
         if origin == "replica":
             return self._append_replica(data, acks, guard, timeout)
-        batches = ready_batches(
-            data,
-            gaps=False,
-            max_bytes=self._max_message_bytes,
-            name=self.directory,
-            keyed=self._compacts,
-        )
-        now = self._now_ms()
+        now, limit = self._now_ms(), self._max_message_bytes
         append_timestamp = now if self._append_time else None
-        if len(batches) == 1 and append_timestamp is None:
-            stamp = stamp_of(batches[0].header)
-            if stamp is not None:  # what a producer sends, nearly always
-                parts = batches[0].parts()
-                return self._append_checked(parts, stamp, acks, now, guard, timeout)
+        if type(data) is bytes and append_timestamp is None and not self._compacts:
+            found = stamped_parts(data, limit)
+            if found is not None:  # what a producer sends, nearly always
+                sealed, stamp = found
+                return self._append_checked(sealed, stamp, acks, now, guard, timeout)
+        name, keyed = self.directory, self._compacts
+        batches = ready_batches(data, gaps=False, max_bytes=limit, name=name, keyed=keyed)
         if any(batch.header.producer_id >= 0 for batch in batches):
             (self._writing or self._refuse())[1].producers.prepare(self._look)
 

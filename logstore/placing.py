@@ -8,23 +8,49 @@ from logstore.appending import Appended, Guard, LogView, new_appended
 from logstore.producer_log import of_batch
 from logstore.producer_states import SentBatch, new_batch
 from logstore.ready import check_offsets, new_epochs, placed, where
-from logstore.segments.batch import Batch, place
-from logstore.segments.header import BatchHeader
+from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_at, place
+from logstore.segments.checksum import crc32c
+from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.writer import LogWriter, batch_size
 
-__all__ = ["Sealed", "stamp_of", "write_ready", "write_replica", "write_sealed", "write_stamped"]
+__all__ = [
+    "Sealed",
+    "Stamp",
+    "stamped_parts",
+    "write_ready",
+    "write_replica",
+    "write_sealed",
+    "write_stamped",
+]
 
 Sealed = tuple[int, bytes, int, int, int]
 """CRC, what stands behind it, count of records, largest timestamp, size (see ``seal_parts``)."""
 
+Stamp = tuple[int, int, int, bool]
+"""A producer's id, its epoch, the first sequence, whether there is a transaction."""
 
-def stamp_of(header: BatchHeader) -> tuple[int, int, int, bool] | None:
-    """The stamp of an idempotent producer's records; None for all other batches, markers too."""
-    if header.producer_id < 0 or header.producer_epoch < 0 or header.base_sequence < 0:
+_TRANSACTIONAL, _CONTROL = 0x10, 0x20
+"""Bits of a batch's attributes."""
+
+
+def stamped_parts(data: bytes, max_bytes: int) -> tuple[Sealed, Stamp] | None:
+    """What is in ``data`` if it is one sound batch of an idempotent producer, as it nearly always
+    is: its parts and its stamp, without an object for the batch. None for everything else, markers
+    too; what is wrong with it, if anything is, ``ready_batches`` can say."""
+    size = len(data)
+    if not HEADER_BYTES <= size <= max_bytes:
         return None
-    if header.control:
+    base, length, _, magic, crc, attributes, delta, _, timestamp, *numbers = header_at(data, 0)
+    producer, epoch, first, count = numbers
+    if magic != 2 or length + LOG_OVERHEAD_BYTES != size or base < 0 or not 0 <= delta == count - 1:
         return None
-    return header.producer_id, header.producer_epoch, header.base_sequence, header.transactional
+    if producer < 0 or epoch < 0 or first < 0 or attributes & _CONTROL:
+        return None
+    tail = data[CRC_START:]
+    if crc32c(tail) != crc:
+        return None
+    stamp = (producer, epoch, first, attributes & _TRANSACTIONAL != 0)
+    return (crc, tail, count, timestamp, size), stamp
 
 
 def write_sealed(writer: LogWriter, sealed: Sealed, guard: Guard | None) -> tuple[Appended, bool]:
@@ -47,7 +73,7 @@ def write_stamped(
     writer: LogWriter,
     sealed: Sealed,
     guard: Guard | None,
-    stamp: tuple[int, int, int, bool],
+    stamp: Stamp,
     now_ms: int,
 ) -> tuple[Appended, bool]:
     """The same for a batch of an idempotent producer, with its checked stamp: one that is there

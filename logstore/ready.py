@@ -147,7 +147,7 @@ def check_offsets(headers: Iterable[BatchHeader], next_offset: int, name: str) -
                 f"{name}: a replica's batch begins at offset {header.base_offset}, where "
                 f"{next_offset} or more was expected"
             )
-        next_offset = header.next_offset
+        next_offset = header.base_offset + header.last_offset_delta + 1
 
 
 def new_epochs(headers: Iterable[BatchHeader], leader_epoch: int) -> list[EpochEntry]:

@@ -181,6 +181,8 @@ class StateFile:
         if isinstance(self._buffer, mmap.mmap):  # whose slices are bytes: one call less
             get: Callable[[slice], bytes] = self._buffer.__getitem__
             self.block = partial(get, _BLOCK)
+        elif isinstance(self._buffer, bytearray):
+            self.block = memoryview(self._buffer)[_BLOCK].tobytes
         self.store: Callable[[bytes], None] = partial(self._buffer.__setitem__, _BLOCK)
         """Write the shared block, for all processes to see at once."""
         device, inode = shared.identity

@@ -17,7 +17,7 @@ from logstore.errors import InvalidInputError
 from logstore.segments import offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.files import File, write_fully
-from logstore.segments.header import BatchHeader
+from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
 from logstore.segments.time_index import TimeEntry
@@ -33,7 +33,8 @@ BatchSize = tuple[int, int, int]
 
 def batch_size(header: BatchHeader) -> BatchSize:
     """What the index rule has to know of the batch with this header."""
-    return header.size, header.last_offset, header.max_timestamp
+    last_offset = header.base_offset + header.last_offset_delta
+    return header.length + LOG_OVERHEAD_BYTES, last_offset, header.max_timestamp
 
 
 class LogWriter(ActiveSegment):

@@ -196,12 +196,6 @@ class Batch:
         except FormatError as error:
             raise error.at(self.path, self.position) from None
 
-    def parts(self) -> tuple[int, bytes, int, int, int]:
-        """The fields of the :class:`SealedBatch` that it is, without a place; of format 2 only."""
-        header, raw = self.header, self.raw
-        tail = raw[CRC_START:]
-        return header.crc, tail, header.last_offset_delta + 1, header.max_timestamp, len(raw)
-
     def placed(self, base_offset: int, leader_epoch: int) -> Batch:
         """The same batch at another offset and epoch: 12 bytes change, and not the CRC."""
         header, start, rest = self.placed_parts(base_offset, leader_epoch)

@@ -351,16 +351,17 @@ class _MemoryFile:
         self._write = write
         self._closed = False
 
-    def _check(self, *, write: bool = False) -> None:
-        if self._closed or (write and not self._write):
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.path)
+    def _bad(self) -> OSError:
+        return OSError(errno.EBADF, os.strerror(errno.EBADF), self.path)
 
     def read_at(self, size: int, position: int) -> bytes:
-        self._check()
+        if self._closed:
+            raise self._bad()
         return bytes(self._inode.data[position : position + size])
 
     def write_at(self, data: bytes, position: int) -> int:
-        self._check(write=True)
+        if self._closed or not self._write:
+            raise self._bad()
         if self._files.capacity is not None:
             growth = position + len(data) - len(self._inode.data)
             room = self._files.capacity - self._files.used
@@ -368,31 +369,38 @@ class _MemoryFile:
                 data = data[: max(0, len(data) - growth + max(room, 0))]
                 if not data:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
-        _write(self._inode.data, position, bytes(data))
-        self._inode.modified_ms = self._files.now_ms()
-        self._inode.pending.append((position, bytes(data)))
+        inode, data = self._inode, bytes(data)
+        if position == len(inode.data):  # a log only grows
+            inode.data += data
+        else:
+            _write(inode.data, position, data)
+        inode.modified_ms = self._files.now_ms()
+        inode.pending.append((position, data))
         self._files.written += len(data)
         return len(data)
 
     def size(self) -> int:
-        self._check()
+        if self._closed:
+            raise self._bad()
         return len(self._inode.data)
 
     def truncate(self, size: int) -> None:
-        self._check(write=True)
+        if self._closed or not self._write:
+            raise self._bad()
         _write(self._inode.data, size, None)
         self._inode.modified_ms = self._files.now_ms()
         self._inode.pending.append((size, None))
 
     def sync(self) -> None:
-        self._check()
+        if self._closed:
+            raise self._bad()
         self._files.happens("sync", self.path)
         inode = self._inode
         if inode.secretive:
             inode.synced[:] = inode.data
-        else:  # a large file is not copied for a small batch
-            for position, written in inode.pending:
-                _write(inode.synced, position, written)
+        elif inode.pending:  # a large file is not copied for a small batch
+            changed = min(len(inode.synced), *[position for position, _ in inode.pending])
+            inode.synced[changed:] = inode.data[changed:]
         inode.pending.clear()
 
     def close(self) -> None:
@@ -425,9 +433,10 @@ class _MemoryLock:
         self._held = False
 
     def acquire(self) -> None:
-        if self._inode.number in self._files._locked:
+        locked, number = self._files._locked, self._inode.number
+        if number in locked:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        self._files._locked.add(self._inode.number)
+        locked.add(number)
         self._held = True
 
     def release(self) -> None:

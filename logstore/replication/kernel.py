@@ -7,9 +7,9 @@ the machine, no order of a set. So a seed gives the same run everywhere, to the 
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 from logstore.replication.history import History
@@ -53,19 +53,20 @@ class Simulation:
         """Call ``function(*args)`` in ``delay_us`` microseconds; a negative delay counts as 0."""
         self._number = number = self._number + 1
         time_us = self.now_us + delay_us if delay_us > 0 else self.now_us
-        heapq.heappush(self._due, (time_us, number, function, args))
+        heappush(self._due, (time_us, number, function, args))
 
     def at(self, time_us: int, function: Callable[..., object], *args: Any) -> None:
         """Call ``function(*args)`` at ``time_us``, or now if that is past."""
-        self.after(time_us - self.now_us, function, *args)
+        self._number = number = self._number + 1
+        heappush(self._due, (max(time_us, self.now_us), number, function, args))
 
     def run_until(self, time_us: int) -> None:
         """Let everything happen that is due up to ``time_us``, that moment included; then it is
         that late. What is called may ask for more."""
-        due, pop = self._due, heapq.heappop
+        due = self._due
         steps = 0
         while due and due[0][0] <= time_us:
-            self.now_us, _, function, args = pop(due)
+            self.now_us, _, function, args = heappop(due)
             steps += 1
             function(*args)
         self.steps += steps

@@ -42,6 +42,7 @@ class Network:
         self.between_racks_bytes = 0
         """Those of them that left a rack: what clouds charge for."""
         self._simulation = simulation
+        self._at = simulation.at
         self._random = simulation.rng("network").random
         self._places = dict(places)
         self._outlets: dict[Node, _Outlet] = {}
@@ -80,14 +81,16 @@ class Network:
         find out.
         """
         link = self._links.get((source, target)) or self._link(source, target)
-        now_us = self._simulation.now_us
         self.messages += 1
         self.network_bytes += size_bytes
         if link.between_racks:
             self.between_racks_bytes += size_bytes
-        out_us = now_us
-        for outlet in link.outlets:
-            out_us = outlet.send(out_us, size_bytes)
+        out_us = self._simulation.now_us
+        for outlet in link.outlets:  # what is sent through one waits for what was sent before
+            if out_us > outlet.free_us:
+                outlet.free_us, outlet.rest = out_us, 0
+            taken_us, outlet.rest = divmod(size_bytes * _MILLION + outlet.rest, outlet.bytes_per_s)
+            out_us = outlet.free_us = outlet.free_us + taken_us
         if link.cuts:
             self.lost += 1
             return
@@ -102,7 +105,7 @@ class Network:
         if arrival_us < link.last_arrival_us:
             arrival_us = link.last_arrival_us
         link.last_arrival_us = arrival_us
-        self._simulation.after(arrival_us - now_us, deliver, *args)
+        self._at(arrival_us, deliver, *args)
 
     def _send_unreliably(
         self, link: _Link, arrival_us: int, deliver: Callable[..., object], args: tuple[Any, ...]
@@ -229,14 +232,6 @@ class _Outlet:
         """When all that was given to it so far is out."""
         self.rest = 0
         """What of a microsecond the last messages took: small ones must not be free."""
-
-    def send(self, now_us: int, size_bytes: int) -> int:
-        """When a message that is given to it now is out."""
-        if now_us > self.free_us:
-            self.free_us, self.rest = now_us, 0
-        taken_us, self.rest = divmod(size_bytes * _MILLION + self.rest, self.bytes_per_s)
-        self.free_us += taken_us
-        return self.free_us
 
 
 class _Link:

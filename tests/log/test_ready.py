@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore import InvalidInputError
+from logstore.placing import stamped_parts
 from logstore.ready import ready_batches, sound_headers
+from logstore.segments.batch import encode_batch
 from logstore.segments.errors import FormatError
 
-from .support import GOLDEN, raw_batch
+from .support import GOLDEN, raw_batch, records
 
 BATCHES = raw_batch(0, "a", "b") + raw_batch(2, "c", epoch=3) + raw_batch(3, "d" * 300, epoch=3)
 LIMIT = 1000
@@ -52,6 +54,47 @@ def test_ends_and_tails_are_judged_as_by_the_thorough_look(end: int, tail: bytes
 def test_a_batch_that_is_too_large_is_none(limit: int) -> None:
     expected = limit >= len(raw_batch(3, "d" * 300))
     assert (sound_headers(BATCHES, limit) is not None) == expected
+
+
+STAMPED = encode_batch(
+    records("a", "b", timestamp=7), producer_id=5, producer_epoch=2, base_sequence=9
+)
+
+
+def test_a_batch_of_a_producer_is_taken_apart() -> None:
+    batch = ready_batches(STAMPED, gaps=False, max_bytes=LIMIT, name="t")[0]
+    sealed = (batch.header.crc, STAMPED[21:], 2, 7, len(STAMPED))
+    assert stamped_parts(STAMPED, LIMIT) == (sealed, (5, 2, 9, False))
+    assert stamped_parts(STAMPED, len(STAMPED) - 1) is None
+    assert stamped_parts(STAMPED + STAMPED, LIMIT) is None
+    assert stamped_parts(raw_batch(0, "a", "b"), LIMIT) is None
+
+
+@pytest.mark.parametrize("place", range(len(STAMPED)))
+def test_a_producers_batch_with_a_wrong_byte_is_left_to_the_thorough_look(place: int) -> None:
+    data = bytearray(STAMPED)
+    data[place] ^= 0xFF
+    found = stamped_parts(bytes(data), LIMIT)
+    if 0 < place < 8 or 12 <= place < 16:  # its offset and epoch are not a client's to give
+        assert found is not None
+    else:
+        assert found is None
+        assert thorough(bytes(data)) is None
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_a_transactions_batch_is_told_and_its_marker_left_alone(control: bool) -> None:
+    data = encode_batch(
+        records("a"),
+        producer_id=5,
+        producer_epoch=2,
+        base_sequence=9,
+        transactional=True,
+        control=control,
+    )
+    found = stamped_parts(data, LIMIT)
+    assert (found is None) == control
+    assert found is None or found[1] == (5, 2, 9, True)
 
 
 def test_an_old_format_is_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import time
@@ -420,6 +421,25 @@ def test_short_writes_are_continued_until_the_disk_is_full() -> None:
     with pytest.raises(OSError, match="dribble") as caught:
         write_fully(full, b"0123456789", 0)  # type: ignore[arg-type]
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_synced_in_memory_survives_a_power_cut_whatever_was_written(seed: int) -> None:
+    rng, files = random.Random(seed), MemoryFiles()
+    file = files.open("file", write=True, create=True)
+    files.sync_directory(".")
+    for _ in range(30):
+        place = rng.randrange(80)
+        choice = rng.randrange(4)
+        if choice == 0:
+            file.truncate(place)
+        elif choice < 3:
+            file.write_at(rng.randbytes(rng.randrange(30)), file.size() if choice == 1 else place)
+        else:
+            file.sync()
+            synced = files.open("file").read_at(200, 0)
+            kept = files.crash(CrashMode.LOSE)
+            assert kept.open("file").read_at(200, 0) == synced
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
