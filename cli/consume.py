@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import time
 
 import click
 
 import logstore
+from logstore.cli.interrupts import Interrupts
 from logstore.cli.options import store_option
 from logstore.cli.output import complain, json_line, standard_output
 from logstore.cli.pairs import json_option
@@ -18,6 +21,8 @@ from logstore.queues.message import Message
 __all__ = ["consume"]
 
 _STANDARD_ERROR = 2
+_NOT_RUN = (126, 127)
+"""The shell's exit codes for a command that is no program, and one that is not there (POSIX)."""
 
 
 @click.command(short_help="Run a command for each message of a queue.")
@@ -79,30 +84,47 @@ def consume(
 ) -> None:
     """Run a command for each message of QUEUE, one after the other, until it is interrupted.
 
-    A message is acknowledged when its command exits with 0. With --json a line tells of each
-    message, and what the commands print goes to standard error.
+    A message is acknowledged when its command exits with 0. A command that the shell cannot run
+    (exit code 126 or 127) ends it, and the message stays. SIGTERM ends it when the command that
+    runs has ended, Ctrl-C at once. With --json a line tells of each message, and what the commands
+    print goes to standard error.
 
     \b
     Examples:
       logstore consume payments --exec 'cat >> payments.txt' --timeout 0
       logstore consume payments --exec ./handle --on-failure reject --count 10 --timeout 0
     """
-    with logstore.open(store, create=False) as opened:
+    if not command.strip():
+        raise click.UsageError("--exec takes a command: an empty one would acknowledge everything")
+    stop = Interrupts(signal.SIGTERM)
+    with logstore.open(store, create=False) as opened, stop:
         queue = opened.queue(name, passive=True)
-        done = 0
-        with queue.consume(prefetch=prefetch, timeout=timeout) as consumer:
-            for message in consumer:
-                code = _run(command, message, name, quiet=as_json)
-                if code == 0:
-                    message.ack(flush=True)
-                else:
-                    message.nack(requeue=on_failure == "requeue")
-                _tell(message, code, on_failure, as_json=as_json)
-                done += 1
-                if done == count:
-                    break
-                if code:
-                    time.sleep(retry_pause)
+        try:
+            with queue.consume(prefetch=prefetch, timeout=timeout) as consumer:
+                for done, message in enumerate(consumer, 1):
+                    with stop.shield():
+                        code = _run(command, message, name, quiet=as_json)
+                        _settle(message, code, on_failure, as_json=as_json)
+                    if done == count:
+                        break
+                    if code:
+                        time.sleep(retry_pause)
+        except KeyboardInterrupt:
+            if not stop.came:
+                raise
+
+
+def _settle(message: Message, code: int, on_failure: str, *, as_json: bool) -> None:
+    """Say what became of a message, to the queue and to the user."""
+    if code in _NOT_RUN:
+        message.nack()
+        _tell(message, code, "requeue", as_json=as_json)
+        raise click.ClickException("the shell cannot run the command: no more messages are taken")
+    if code == 0:
+        message.ack(flush=True)
+    else:
+        message.nack(requeue=on_failure == "requeue")
+    _tell(message, code, on_failure, as_json=as_json)
 
 
 def _run(command: str, message: Message, queue: str, *, quiet: bool) -> int:
@@ -129,4 +151,12 @@ def _tell(message: Message, code: int, on_failure: str, *, as_json: bool) -> Non
         standard_output().flush()
     elif code:
         what = "comes back" if on_failure == "requeue" else "is given up"
-        complain(f"the command exited with {code}: the message {what}")
+        complain(f"the command {_ending(code)}: the message {what}")
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"

@@ -20,7 +20,7 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
 )
 
-_FLAGS = ("durable", "auto_delete", "internal")
+_FLAGS = ("durable", "auto_delete", "internal", "exclusive")
 _TRUTHS = {"true": True, "false": False}
 _NUMBERS = ("delivery_mode", "priority", "expiration", "timestamp", "delay_ms", "deliver_at_ms")
 
@@ -42,7 +42,9 @@ def _arguments(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, text in _pairs(ctx, param, values):
-        name = key.replace("-", "_")
+        name = key.removeprefix("x-").replace("-", "_")
+        if {key, name} & found.keys():
+            raise click.BadParameter(f"{key} was given twice", ctx, param)
         if name in _FLAGS:
             if text not in _TRUTHS:
                 raise click.BadParameter(f"{key} is true or false, not {text!r}", ctx, param)
@@ -80,7 +82,7 @@ def _properties(
             hint = "give --header" if name == "headers" else f"there are {known}"
             raise click.BadParameter(f"{key} is no property: {hint}", ctx, param)
         if name in _NUMBERS:
-            if not text.removeprefix("-").isdecimal():
+            if not (text.isascii() and text.removeprefix("-").isdecimal()):
                 raise click.BadParameter(f"{key} takes a whole number, not {text!r}", ctx, param)
             found[name] = int(text)
         else:

@@ -13,9 +13,11 @@ from logstore.cli.options import store_option
 from logstore.cli.output import WRONG_USE, Lines, count_of, json_line, standard_output
 from logstore.cli.pairs import arg_option, header_option, json_option, property_option
 from logstore.cli.tables import print_table
-from logstore.errors import UnknownQueueError
+from logstore.errors import InvalidInputError, UnknownExchangeError, UnknownQueueError
 from logstore.queues.definitions import QueueDefinition
+from logstore.queues.exchange import Exchange
 from logstore.queues.queue import QueueCounts
+from logstore.store import Store
 
 __all__ = ["queue", "queue_fields"]
 
@@ -47,6 +49,10 @@ def declare(name: str, store: str, arguments: dict[str, Any], as_json: bool) -> 
     Example:
       logstore queue declare refunds --arg dead_letter_exchange=failed --arg max_priority=5
     """
+    if arguments.get("exclusive"):
+        raise InvalidInputError(
+            f"exclusive=true: queue {name!r} would be this command's alone, and gone with it"
+        )
     with logstore.open(store, create=True) as opened:
         # Given as it is by default, so that a queue with other arguments is refused.
         declared = opened.queue(name, **{"durable": True, **arguments})
@@ -177,7 +183,7 @@ def publish(
     else:
         data = sys.stdin.buffer.read()
     with logstore.open(store, create=False) as opened:
-        confirm = opened.exchange(exchange).publish(
+        confirm = _found(opened, exchange).publish(
             data,
             routing_key,
             headers=headers or None,
@@ -194,6 +200,16 @@ def publish(
         if names
         else "no queue is bound so that it gets the message: it was dropped"
     )
+
+
+def _found(store: Store, exchange: str) -> Exchange:
+    """An exchange that is there."""
+    try:
+        return store.exchange(exchange)
+    except UnknownExchangeError:
+        raise UnknownExchangeError(
+            f"there is no exchange called {exchange!r}: 'logstore exchange declare' makes one"
+        ) from None
 
 
 @queue.command("list", short_help="List the queues of a store.")

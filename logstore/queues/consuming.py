@@ -27,7 +27,7 @@ from logstore.queues.pulling import Puller
 from logstore.queues.queue import WorkQueue
 from logstore.queues.registration import Registration
 
-__all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter", "check_timeout"]
+__all__ = ["DEFAULT_PREFETCH", "Consumer", "Getter", "check_count", "check_timeout"]
 
 _log = logging.getLogger("logstore")
 
@@ -197,6 +197,12 @@ def check_timeout(timeout: object) -> None:
         raise InvalidInputError(
             f"timeout={timeout!r:.80} is out of bounds: seconds from 0 on, or None"
         )
+
+
+def check_count(count: object) -> None:
+    """Raise InvalidInputError for what is no number of messages to ask for."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InvalidInputError(f"count={count!r:.80} is out of bounds: an int from 1 on")
 
 
 class Getter:

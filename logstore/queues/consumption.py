@@ -12,11 +12,17 @@ from typing import Any, Generic, TypeVar
 
 from logstore import fork
 from logstore.clock import Clock
-from logstore.errors import InvalidInputError, LogstoreError
+from logstore.errors import LogstoreError
 from logstore.queues import attendance
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import ConsumerRow
-from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer, Getter, check_timeout
+from logstore.queues.consuming import (
+    DEFAULT_PREFETCH,
+    Consumer,
+    Getter,
+    check_count,
+    check_timeout,
+)
 from logstore.queues.deliveries import check_prefetch
 from logstore.queues.housekeeper import Housekeeper, Tending
 from logstore.queues.ledger_store import Ledgers
@@ -248,8 +254,7 @@ class QueueConsumption(Consumption[WorkQueue]):
         self, queue: WorkQueue, count: int, *, no_ack: bool, channel: Channel | None
     ) -> list[Message]:
         """Up to ``count`` messages that are ready; see ``Queue.get``."""
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InvalidInputError(f"count={count!r:.80} is out of bounds: an int from 1 on")
+        check_count(count)
         if channel is None:
             if self._own is None:
                 self._own = self.channel()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from logstore.appending import Acks
 from logstore.queues.channel import Channel
 from logstore.queues.consumer_rows import ConsumerRow
-from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer
+from logstore.queues.consuming import DEFAULT_PREFETCH, Consumer, check_count
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.exchange import Exchange
 from logstore.queues.message import Message
@@ -109,6 +109,7 @@ class Queue:
 
     def peek(self, count: int = 1) -> list[Message]:
         """The first messages that are ready, which stay where they are; they cannot be settled."""
+        check_count(count)
         return self._broker.work_queue(self.definition).peek(count)
 
     def purge(self) -> int:

@@ -39,6 +39,10 @@ def test_a_queue_is_declared_as_it_was_asked_for(tmp_path: Path) -> None:
         ("queue declare q --arg max_length=-1", "max_length=-1 is out of bounds: 0 to", 2),
         ("queue declare q --arg max_length", "'max_length' is not of the form key=value", 2),
         ("queue declare amq.q", "are reserved", 1),
+        ("queue declare q --arg x-durable=1", "x-durable is true or false, not '1'", 2),
+        ("queue declare q --arg durable=true --arg x-durable=true", "was given twice", 2),
+        ("queue declare q --arg max_length=1 --arg max_length=2", "was given twice", 2),
+        ("queue declare q --arg exclusive=true", "gone with it", 2),
     ):
         assert part in only_line(run(words, store=tmp_path, code=code).stderr)
 
@@ -81,8 +85,9 @@ def test_a_message_that_no_queue_gets_is_dropped_or_refused(tmp_path: Path) -> N
     )
     result = run("queue publish --mandatory", "", "nobody", "x", store=tmp_path, code=1)
     assert "312 NO_ROUTE: no queue gets the message" in only_line(result.stderr)
-    assert (
-        "no exchange called 'shop'" in run("queue publish shop k x", store=tmp_path, code=1).stderr
+    complaint = run("queue publish shop k x", store=tmp_path, code=1).stderr
+    assert only_line(complaint) == (
+        "logstore: there is no exchange called 'shop': 'logstore exchange declare' makes one"
     )
 
 
@@ -92,6 +97,7 @@ def test_properties_that_are_none_are_refused(tmp_path: Path) -> None:
         ("--property=colour=red", "colour is no property: there are content_type"),
         ("--property=headers={}", "headers is no property: give --header"),
         ("--property=priority=high", "priority takes a whole number, not 'high'"),
+        ("--property=priority=\u0663", "priority takes a whole number, not '\u0663'"),
         ("--property=priority=256", "priority=256 is out of bounds: 0 to 255"),
         ("--property=priority", "'priority' is not of the form key=value"),
         ("--header=n:={", "n:={ is no JSON"),

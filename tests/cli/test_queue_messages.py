@@ -177,6 +177,45 @@ def test_a_message_whose_command_fails_can_be_given_up(path: Path) -> None:
     assert run("queue get failures", store=path).stdout_bytes == b"one\n"
 
 
+def test_a_command_that_cannot_be_run_costs_no_message(path: Path) -> None:
+    for command, code in (("no-such-program-anywhere", 127), ("/etc", 126)):
+        words = "consume payments --on-failure reject --json --exec"
+        result = run(words, command, store=path, code=1)
+        (told,) = json_lines(result)
+        assert (told["body"], told["exit_code"], told["outcome"]) == ("one", code, "requeue")
+        assert "the shell cannot run the command" in result.stderr
+    complaint = run("consume payments --timeout 0 --exec", " ", store=path, code=2).stderr
+    assert "an empty one would acknowledge everything" in only_line(complaint)
+    assert queue_of(path)["ready"] == 3
+
+
+def test_a_command_that_a_signal_ends_is_told_by_the_name_of_that(path: Path) -> None:
+    words = "consume payments --count 1 --retry-pause 0 --exec"
+    complaint = run(words, "kill -9 $$", store=path).stderr
+    assert only_line(complaint).endswith("was ended by SIGKILL: the message comes back")
+
+
+def test_a_request_to_terminate_lets_the_command_come_to_its_end(path: Path) -> None:
+    with running(
+        "consume payments --exec", "echo at it; sleep 1; echo done", store=path
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"at it\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"done\n"
+        assert end_of(process) == (0, b"")
+    assert (queue_of(path)["ready"], queue_of(path)["unacked"]) == (2, 0)
+
+
+def test_a_request_to_terminate_ends_one_that_waits(path: Path) -> None:
+    with running("consume payments --exec", "cat; echo", store=path) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == [b"one\n", b"two\n", b"three\n"]
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process) == (0, b"")
+    assert (queue_of(path)["ready"], queue_of(path)["unacked"]) == (0, 0)
+
+
 def test_ctrl_c_gives_the_message_back(path: Path) -> None:
     script = "import sys, time; sys.stdin.read(); print('at it', flush=True); time.sleep(60)"
     command = f'exec {sys.executable} -c "{script}"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -365,6 +366,10 @@ def test_peeking_takes_nothing_and_what_was_looked_at_cannot_be_settled(store: S
     for settle in (looked_at[0].ack, looked_at[0].nack, looked_at[0].reject):
         with pytest.raises(logstore.InvalidInputError, match="only looked at"):
             settle()
+    count: Any
+    for count in (0, -1, True, "1"):
+        with pytest.raises(logstore.InvalidInputError, match=r"count=.* is out of bounds"):
+            queue.peek(count)
     assert drain(queue) == numbered(3)
 
 
