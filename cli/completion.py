@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 import lmdb
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
 import logstore
+from logstore.cli.completion_shells import SHELLS
 from logstore.cli.options import ENVIRONMENT
 from logstore.config import LogConfig
 from logstore.errors import LogstoreError
@@ -26,11 +27,9 @@ __all__ = ["VARIABLE", "completion", "teach"]
 VARIABLE = "_LOGSTORE_COMPLETE"
 """The environment variable by which a shell asks."""
 
-_SHELLS = ("bash", "zsh", "fish")
-
 
 @click.command(short_help="Print what makes a shell complete commands and names.")
-@click.argument("shell", type=click.Choice(_SHELLS))
+@click.argument("shell", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
     """Print the script that makes SHELL complete this program's commands, options, and the names of
     topics, groups, queues and exchanges of the store (--store, or LOGSTORE_DIR).
@@ -44,10 +43,7 @@ def completion(shell: str) -> None:
     Exit code: 0, 2 wrong use.
     """
     root = click.get_current_context().find_root()
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.UsageError(f"nothing is known of the shell {shell}")
-    click.echo(kind(root.command, {}, "logstore", VARIABLE).source())
+    click.echo(SHELLS[shell](root.command, {}, "logstore", VARIABLE).source().strip())
 
 
 # What completes -----------------------------------------------------------------------------
@@ -85,6 +81,12 @@ def _sources(store: Store) -> Iterator[str]:
         yield f"queue:{name}"
 
 
+def _sinks(store: Store) -> Iterator[str]:
+    for kind, names in (("topic", _topics), ("queue", _queues), ("exchange", _exchanges)):
+        for name in names(store):
+            yield f"{kind}:{name}"
+
+
 _Names = Callable[[Store], Iterable[str]]
 _MADE_HERE = {"topic create", "queue declare", "exchange declare"}
 """Commands whose name is a new one."""
@@ -105,6 +107,8 @@ _BY_METAVAR: dict[str, _Names] = {
     "GROUP...": _groups,
     "TOPIC": _topics,
     "DLQ": _queues,
+    "EXCHANGE": _exchanges,
+    "SINK": _sinks,
 }
 _BY_FAMILY: dict[str, _Names] = {"topic": _topics, "queue": _queues, "exchange": _exchanges}
 """What ``name`` is in the commands of a family."""

@@ -88,6 +88,8 @@ class Program(click.Group):
         """Run the program, and exit."""
         prog_name = prog_name or "logstore"
         complete_var = complete_var or _COMPLETION
+        if complete_var in os.environ:
+            import logstore.cli.completion_shells  # noqa: F401  it tells click of the shells
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:

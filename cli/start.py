@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 __all__ = ["importing", "main"]
 
+_KEPT_BYTES = 16 << 20
 INTERRUPTED = 130
 """The exit code after Ctrl-C, by the shells' convention."""
 
@@ -44,8 +45,20 @@ def _end(signum: int, frame: object) -> None:
     os._exit(INTERRUPTED)
 
 
+def _keep_memory() -> None:
+    """Have the allocator keep what is freed, instead of giving it back and asking for it again.
+
+    Logs are read in pieces of a mebibyte. glibc would return each to the system and be given fresh
+    pages for the next: a fault for every page that is read, and two fifths of the time of ``find``.
+    It changes its mind (M_TRIM_THRESHOLD) by the largest block that was ever freed. This one is
+    never touched, so it takes no memory itself.
+    """
+    bytes(_KEPT_BYTES // 2)
+
+
 def main() -> None:
     """Run the program, and exit."""
+    _keep_memory()
     with importing():
         from logstore.cli.main import main as program
     try:

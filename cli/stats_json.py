@@ -63,6 +63,19 @@ def json_objects(report: Report, *, top: int, segments: bool) -> Iterator[dict[s
             "log_end_offset": offset.log_end_offset,
             "lag": offset.lag,
         }
+    for share in report.share_lags:
+        found = share.partition
+        yield {
+            "type": "share-group-lag",
+            "share_group": share.share_group,
+            "topic": found.topic,
+            "partition": found.partition,
+            "start_offset": found.start_offset,
+            "log_end_offset": found.log_end_offset,
+            "acquired": found.acquired,
+            "returned": found.returned,
+            "lag": found.lag,
+        }
     for queue in report.queues:
         fields = {"type": "queue-stats", "name": queue.name, **queue.counts._asdict()}
         yield {**fields, "bytes": queue.size}

@@ -42,8 +42,14 @@ def print_report(lines: Lines, report: Report, *, top: int, segments: bool) -> N
             _print_often(lines, plots, "Prefixes of keys", statistics.prefixes, top)
         _print_often(lines, plots, "Keys", statistics.keys, top)
     _print_lags(lines, report)
+    _print_share_lags(lines, report)
     _print_queues(lines, report)
     _print_removals(lines, report)
+
+
+def _offset(offset: int) -> str:
+    """An offset; a dash where there is no batch that could have one."""
+    return "-" if offset < 0 else str(offset)
 
 
 def _heading(lines: Lines, text: str) -> None:
@@ -64,7 +70,7 @@ def _print_sizes(lines: Lines, report: Report) -> None:
         for one in topic.partitions:
             sizes = size_text(one.log_bytes), size_text(one.index_bytes)
             counts = f"{one.batches:,}", f"{one.records:,}"
-            offsets = str(one.first_offset), str(one.next_offset)
+            offsets = _offset(one.first_offset), _offset(one.next_offset)
             cells = one.partition.name, f"{len(one.segments):,}", *sizes, *counts, *offsets
             rows.append((*cells, time_text(one.max_timestamp)))
         if len(topic.partitions) > 1:
@@ -91,7 +97,7 @@ def _print_segments(lines: Lines, report: Report) -> None:
             size_text(segment.size),
             f"{segment.batches:,}",
             f"{segment.records:,}",
-            str(segment.next_offset),
+            _offset(segment.next_offset),
             time_text(segment.max_timestamp),
         )
         for one in report.statistics.partitions
@@ -205,6 +211,27 @@ def _print_lags(lines: Lines, report: Report) -> None:
         place = offset.topic, str(offset.partition)
         rows.append((lag.group, *place, committed, str(offset.log_end_offset), behind))
     columns = ("GROUP", "TOPIC", "PARTITION", "COMMITTED", "LOG END", "LAG")
+    print_table(lines, columns, rows)
+
+
+def _print_share_lags(lines: Lines, report: Report) -> None:
+    if not report.share_lags:
+        return
+    _heading(lines, "Share groups")
+    rows = [
+        (
+            lag.share_group,
+            *(lag.partition.topic, str(lag.partition.partition)),
+            *(str(lag.partition.start_offset), str(lag.partition.log_end_offset)),
+            *(f"{lag.partition.acquired:,}", f"{lag.partition.returned:,}"),
+            f"{lag.partition.lag:,}",
+        )
+        for lag in report.share_lags
+    ]
+    columns = (
+        *("SHARE GROUP", "TOPIC", "PARTITION", "START", "LOG END"),
+        *("ACQUIRED", "RETURNED", "LAG"),
+    )
     print_table(lines, columns, rows)
 
 

@@ -11,8 +11,10 @@ from logstore.inspect.store_statistics import (
     GroupLag,
     QueueStatistics,
     Removal,
+    ShareGroupLag,
     group_lags,
     queue_statistics,
+    share_group_lags,
 )
 from logstore.inspect.walking import Trouble
 from logstore.store import Store
@@ -61,6 +63,7 @@ class Report:
     topics: list[TopicStatistics]
     removals: list[Removal] = field(default_factory=list)
     lags: list[GroupLag] = field(default_factory=list)
+    share_lags: list[ShareGroupLag] = field(default_factory=list)
     queues: list[QueueStatistics] = field(default_factory=list)
 
     @classmethod
@@ -92,7 +95,9 @@ class Report:
             by_name.setdefault(name, TopicStatistics(name)).partitions.append(one)
         report = cls(statistics, list(by_name.values()), removals)
         if store is not None and path is not None:
-            report.lags += group_lags(store, {one.partition.topic for one in removals})
+            topics = {one.partition.topic for one in removals}
+            report.lags += group_lags(store, topics)
+            report.share_lags += share_group_lags(store, topics)
             if with_queues:
                 report.queues += queue_statistics(store, path, statistics.files)
         return report

@@ -19,9 +19,19 @@ from logstore.retention import Decision
 from logstore.segments.files import Files
 from logstore.segments.header import BatchHeader
 from logstore.segments.layout import partition_files
+from logstore.shares.descriptions import SharePartitionDescription
 from logstore.store import Store
 
-__all__ = ["GroupLag", "QueueStatistics", "Removal", "Superseded", "group_lags", "queue_statistics"]
+__all__ = [
+    "GroupLag",
+    "QueueStatistics",
+    "Removal",
+    "ShareGroupLag",
+    "Superseded",
+    "group_lags",
+    "queue_statistics",
+    "share_group_lags",
+]
 
 _LONGEST_KEY = 32
 
@@ -40,6 +50,22 @@ def group_lags(store: Store, topics: Iterable[str]) -> Iterator[GroupLag]:
         for offset in store.groups.describe(listing.name).offsets:
             if offset.topic in wanted:
                 yield GroupLag(listing.name, offset)
+
+
+class ShareGroupLag(NamedTuple):
+    """What a share group has still to deal with in a partition."""
+
+    share_group: str
+    partition: SharePartitionDescription
+
+
+def share_group_lags(store: Store, topics: Iterable[str]) -> Iterator[ShareGroupLag]:
+    """How far each share group has come in these topics."""
+    wanted = set(topics)
+    for listing in store.share_groups.list():
+        for partition in store.share_groups.describe(listing.name).partitions:
+            if partition.topic in wanted:
+                yield ShareGroupLag(listing.name, partition)
 
 
 class QueueStatistics(NamedTuple):

@@ -13,10 +13,12 @@ from click.shell_completion import ShellComplete
 
 import logstore
 from logstore.cli.completion import VARIABLE
+from logstore.cli.completion_shells import SHELLS
 from logstore.cli.main import main
 from tests.cli.program import COMMAND, run
+from tests.cli.shells import TypingShell, offered_by_fish
 
-PROGRAM = shutil.which("logstore", path=os.path.dirname(sys.executable))
+PATH = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         opened.create_topic("orders")
         opened.create_topic("payments", partitions=3)
         opened.queue("jobs")
+        opened.queue("my work*")
         opened.exchange("shop", type="topic")
         with opened.consumer("orders", group="billing") as consumer:
             consumer.poll(timeout=0)
@@ -35,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(store: Path | None, **more: str) -> dict[str, str]:
-    found = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+    found = {**os.environ, "PATH": PATH}
     found.pop("LOGSTORE_DIR", None)
     if store is not None:
         found["LOGSTORE_DIR"] = str(store)
@@ -64,12 +67,14 @@ def completed(monkeypatch: pytest.MonkeyPatch, words: str, store: Path | None = 
         ("logstore group describe ", ["billing"]),
         ("logstore share-group describe ", ["workers"]),
         ("logstore read orders --share-group ", ["workers"]),
-        ("logstore queue purge ", ["jobs"]),
+        ("logstore queue purge ", ["jobs", "my work*"]),
+        ("logstore queue redrive jobs --to-exchange sh", ["shop"]),
         ("logstore queue bind jobs sh", ["shop"]),
         ("logstore exchange delete sh", ["shop"]),
-        ("logstore consume ", ["jobs"]),
+        ("logstore consume j", ["jobs"]),
         ("logstore replay pay", ["", "payments"]),
-        ("logstore replay queue:", ["", "queue:jobs"]),
+        ("logstore replay queue:", ["", "queue:jobs", "queue:my work*"]),
+        ("logstore replay orders --to exchange:s", ["exchange:shop"]),
         ("logstore read payments --partition ", ["0", "1", "2"]),
         ("logstore read orders --group ", ["billing"]),
         ("logstore topic create new --config segment_b", ["segment_bytes="]),
@@ -101,53 +106,113 @@ def test_without_a_store_nothing_is_completed_and_nothing_made(
     assert os.listdir(tmp_path) == ["store.json"]
 
 
-def in_bash(script: str, store: Path) -> list[str]:
-    command = ["bash", "--norc", "-c", script]
-    done = subprocess.run(
-        command, env=environment(store), capture_output=True, check=True, timeout=60
-    )
-    assert done.stderr == b""
-    return done.stdout.decode().split()
+def needs(shell: str) -> pytest.MarkDecorator:
+    missing = [name for name in (shell, "logstore") if shutil.which(name, path=PATH) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-@pytest.mark.skipif(PROGRAM is None, reason="the program is not installed beside the interpreter")
-def test_bash_completes_with_the_script_that_is_printed(store: Path) -> None:
-    script = (
-        'eval "$(logstore completion bash)"; COMP_WORDS=(logstore read pay); COMP_CWORD=2; '
-        '_logstore_completion logstore; echo "${COMPREPLY[@]}"; complete -p logstore'
-    )
-    found = in_bash(script, store)
-    assert found[0] == "payments"
-    assert found[-1] == "logstore"
+TYPED = [
+    ("logstore read pay", "logstore read payments "),
+    ("logstore read payments --group=bil", "logstore read payments --group=billing "),
+    ("logstore replay queue:jo", "logstore replay queue:jobs "),
+    ('logstore replay "queue:jo', 'logstore replay "queue:jobs" '),
+    ("logstore queue purge my", r"logstore queue purge my\ work\* "),
+    ("logstore topic create new --config segment_b", None),
+    ("logstore find pattern file", "logstore find pattern file.log "),
+    ("logstore read --store=fol", "logstore read --store=folder/"),
+    ("echo 1 | logstore append ord", "echo 1 | logstore append orders "),
+    ("logstore read nothing-like-it", "logstore read nothing-like-it"),
+]
+"""Lines, and what they are after Tab; None: more belongs to the last word, so no space follows."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "file.log").touch()
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("shell", [pytest.param(one, marks=needs(one)) for one in ("bash", "zsh")])
+def test_a_shell_completes_what_is_typed(shell: str, store: Path, folder: Path) -> None:
+    expected = [line or "logstore topic create new --config segment_bytes=" for _, line in TYPED]
+    with TypingShell(shell, environment(store), str(folder)) as typing:
+        assert [typing.completed(line) for line, _ in TYPED] == expected
+
+
+@needs("zsh")
+def test_zsh_offers_names_and_files_for_an_empty_word(store: Path, folder: Path) -> None:
+    with TypingShell("zsh", environment(store), str(folder)) as typing:
+        typing.completed("logstore find pattern ")
+        for offer in ("orders", "queue:jobs", "file.log"):
+            assert offer in typing.shown
+
+
+OFFERED = {
+    "logstore hexd": ["hexdump"],
+    "logstore read payments --group=bil": ["--group=billing"],
+    "logstore replay queue:": ["queue:jobs", "queue:my work*"],
+    "logstore topic create new --config segment_b": ["segment_bytes="],
+    "logstore find pattern ": [
+        *("file.log", "folder/", "orders", "payments", "queue:jobs", "queue:my work*"),
+    ],
+    "logstore read --store=fol": ["--store=folder/"],
+    "echo 1 | logstore append ord": ["orders"],
+}
+
+
+@needs("fish")
+def test_fish_offers_names_and_files(store: Path, folder: Path) -> None:
+    found = offered_by_fish([*OFFERED], environment(store), str(folder))
+    assert dict(zip(OFFERED, map(sorted, found), strict=False)) == OFFERED
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_the_script(shell: str) -> None:
+def test_a_shell_takes_the_script(shell: str) -> None:
     script = run(f"completion {shell}").stdout
     assert "_LOGSTORE_COMPLETE" in script
     if shutil.which(shell) is None:
-        return  # what it does with the script is asked by its protocol below
+        pytest.skip(f"{shell} is not installed: it cannot read the script")
     subprocess.run([shell, "-n"], input=script.encode(), check=True, timeout=60)
 
 
-def test_other_shells_are_answered_in_their_protocols(store: Path) -> None:
-    asked = {
-        "zsh": {"COMP_WORDS": "logstore read pay", "COMP_CWORD": "2"},
-        "fish": {"COMP_WORDS": "logstore read", "COMP_CWORD": "pay"},
-    }
-    answers = {}
-    for shell, words in asked.items():
-        variables = {**words, "_LOGSTORE_COMPLETE": f"{shell}_complete"}
-        answers[shell] = subprocess.run(
-            COMMAND,
-            env=environment(store, **variables),
-            capture_output=True,
-            check=True,
-            timeout=60,
-        ).stdout.split()
-    assert b"payments" in answers["zsh"]
-    assert any(b"payments" in word for word in answers["fish"])
+@pytest.mark.parametrize(
+    ("shell", "line", "answer"),
+    [
+        ("bash", "logstore read pay", "ppayments"),
+        ("bash", "logstore replay queue:j", "f\tqueue:j\npjobs"),
+        ("bash", "logstore replay 'queue:j", "f\tqueue:j\npqueue:jobs"),
+        ("bash", "logstore read --group=b", "pbilling"),
+        ("zsh", "logstore replay queue:j", "f\tqueue:j\npqueue:jobs"),
+        ("zsh", "logstore read --group=b", "p--group=billing"),
+        ("zsh", "logstore check --store=da", "f--store=\tda"),
+        ("zsh", "logstore find pattern ", "f\t\nporders\nppayments\npqueue:jobs\npqueue:my work*"),
+        ("fish", "logstore queue purge my\\ w", "pmy work*"),
+    ],
+)
+def test_a_shell_is_answered_in_its_protocol(
+    monkeypatch: pytest.MonkeyPatch, store: Path, shell: str, line: str, answer: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"{shell}_complete")
+    monkeypatch.setenv("LOGSTORE_DIR", str(store))
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_WORDBREAKS", " \t\n\"'@><=;|&(:")
+    assert SHELLS[shell](main, {}, "logstore", VARIABLE).complete() == answer
+
+
+def test_a_value_to_which_more_belongs_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_WORDS", "logstore topic create new --config cleanup_p")
+    monkeypatch.setenv(VARIABLE, "zsh_complete")
+    answer = SHELLS["zsh"](main, {}, "logstore", VARIABLE).complete()
+    assert answer.startswith("ocleanup_policy=\t")
+
+
+def test_the_program_answers_a_shell(store: Path) -> None:
+    asked = {"COMP_WORDS": "logstore read pay", VARIABLE: "fish_complete"}
+    done = subprocess.run(
+        COMMAND, env=environment(store, **asked), capture_output=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (b"ppayments\n", b"")
 
 
 def test_a_shell_that_is_not_known_is_wrong_use() -> None:

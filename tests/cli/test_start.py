@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import subprocess
 import sys
@@ -63,3 +64,28 @@ def test_a_command_that_looks_into_files_imports_no_store() -> None:
         "finally:\n    print('logstore.store' in sys.modules, file=sys.stderr)"
     )
     assert told.stderr == b"False\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives pages back")
+def test_large_pieces_are_read_into_pages_that_are_there() -> None:
+    program = """
+import resource, tempfile
+import logstore.cli.start as start
+
+def faults_of_reading(file):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(64):
+        file.seek(0)
+        piece = file.read(1 << 20)
+        rows = [piece[n : n + 100_000] for n in range(0, len(piece), 100_000)]
+        del piece, rows
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with tempfile.TemporaryFile(buffering=0) as file:
+    file.write(bytes(1 << 20))
+    start._keep_memory()
+    print(faults_of_reading(file))
+"""
+    told = start(program)
+    assert told.stderr == b""
+    assert int(told.stdout) < 64 * 256 / 4  # of all pages

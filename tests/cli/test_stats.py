@@ -37,6 +37,10 @@ def store(tmp_path: Path) -> Path:
         with opened.consumer("orders", group="billing") as consumer:
             consumer.poll(max_records=10)
             consumer.commit()
+        with opened.share_consumer(
+            "orders", group="workers", max_poll_records=4, share_auto_offset_reset="earliest"
+        ) as sharer:
+            sharer.poll(timeout=10)
         opened.queue("pay")
         opened.exchange("").publish(b"body", routing_key="pay")
     return path
@@ -55,7 +59,7 @@ def test_all_of_a_store_as_json(store: Path) -> None:
         "partition-stats",  # of a topic that nobody has written to yet
         "codec-stats",
         *("batch-sizes", "records-over-time", "record-sizes", "key-prefixes", "top-keys"),
-        *("group-lag", "group-lag", "queue-stats"),
+        *("group-lag", "group-lag", "share-group-lag", "share-group-lag", "queue-stats"),
         *("removable",) * 3,
     ]
     assert lines[0].items() >= {"topic": "orders", "partitions": 2, "records": 60}.items()
@@ -68,6 +72,9 @@ def test_all_of_a_store_as_json(store: Path) -> None:
     assert by_kind["records-over-time"]["interval_ms"] == 1000
     assert sum(count for _, count in by_kind["records-over-time"]["counts"]) == 60
     assert sum(line["lag"] or 0 for line in lines if line["type"] == "group-lag") == 50
+    shares = [line for line in lines if line["type"] == "share-group-lag"]
+    assert {share["share_group"] for share in shares} == {"workers"}
+    assert sum(share["lag"] for share in shares) == 56
     assert by_kind["queue-stats"].items() >= {"name": "pay", "ready": 1, "unacked": 0}.items()
     old, _, compacted = lines[-3:]
     assert (old["retention_segments"], old["compaction"]) == (1, None)
