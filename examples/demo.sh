@@ -175,6 +175,11 @@ show "python examples/order_service.py"
 "$python" examples/order_service.py | indent
 
 # ------------------------------------------------------------------------------------------------
+step "A work queue on a topic, with nothing copied: a share group, and its dead letters."
+show "python examples/payments.py"
+"$python" examples/payments.py | indent
+
+# ------------------------------------------------------------------------------------------------
 step "Request and reply, and messages by priority: a fraud check."
 show "python examples/fraud_check.py"
 "$python" examples/fraud_check.py | indent
