@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from logstore import Record, ShareConsumer, ShareRecord, Store
+from logstore.segments.batch import encode_batch
+from logstore.segments.control import ControlType, end_transaction_marker
 from logstore.shares import SharePartitionDescription
 
 from ..queues.support import (  # noqa: TID252 - tests are no package to import absolutely
@@ -25,12 +27,14 @@ __all__ = [
     "ToldClock",
     "cut_log",
     "described",
+    "end",
     "image",
     "numbered",
     "opened",
     "produce",
     "restarted",
     "sharing",
+    "transact",
     "values",
     "wait_until",
 ]
@@ -45,6 +49,33 @@ def produce(
     """One batch."""
     log = store.topic(topic).partition(partition)
     log.append([Record(value=value) for value in values], acks=acks)
+
+
+def transact(store: Store, producer_id: int, *values: bytes) -> None:
+    """A batch of a transaction, which it begins or goes on with."""
+    _in_transaction(store, producer_id, [Record(value=value) for value in values])
+
+
+def end(store: Store, producer_id: int, kind: ControlType) -> None:
+    """Its marker."""
+    marker = end_transaction_marker(kind, timestamp=1, coordinator_epoch=0)
+    _in_transaction(store, producer_id, [marker], control=True)
+
+
+def _in_transaction(
+    store: Store, producer_id: int, records: list[Record], *, control: bool = False
+) -> None:
+    log = store.topic(TOPIC).partition(0)
+    batch = encode_batch(
+        records,
+        base_offset=log.log_end_offset,
+        leader_epoch=0,
+        producer_id=producer_id,
+        producer_epoch=0,
+        transactional=True,
+        control=control,
+    )
+    log.append_raw(batch, origin="replica", acks=1)
 
 
 def values(records: Iterable[ShareRecord]) -> list[bytes | None]:

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from logstore import InvalidInputError, OffsetReset, Record, Store
-from logstore.segments.batch import encode_batch
-from logstore.segments.control import ControlType, end_transaction_marker
+from logstore import InvalidInputError, OffsetReset, Store
+from logstore.segments.control import ControlType
 
-from .support import GROUP, TOPIC, described, numbered, opened, produce, sharing, values
+from .support import (
+    GROUP,
+    TOPIC,
+    described,
+    end,
+    numbered,
+    opened,
+    produce,
+    sharing,
+    transact,
+    values,
+)
 
 
 @pytest.fixture
@@ -23,35 +33,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
             GROUP, share_auto_offset_reset="earliest", share_isolation_level="read_committed"
         )
         yield store
-
-
-def transact(store: Store, producer_id: int, *values: bytes) -> None:
-    """A batch of a transaction, which it begins or goes on with."""
-    log = store.topic(TOPIC).partition(0)
-    batch = encode_batch(
-        [Record(value=value) for value in values],
-        base_offset=log.log_end_offset,
-        leader_epoch=0,
-        producer_id=producer_id,
-        producer_epoch=0,
-        transactional=True,
-    )
-    log.append_raw(batch, origin="replica", acks=1)
-
-
-def end(store: Store, producer_id: int, kind: ControlType) -> None:
-    """Its marker."""
-    log = store.topic(TOPIC).partition(0)
-    marker = encode_batch(
-        [end_transaction_marker(kind, timestamp=1, coordinator_epoch=0)],
-        base_offset=log.log_end_offset,
-        leader_epoch=0,
-        producer_id=producer_id,
-        producer_epoch=0,
-        transactional=True,
-        control=True,
-    )
-    log.append_raw(marker, origin="replica", acks=1)
 
 
 def test_aborted_records_are_passed_over_and_committed_ones_delivered(store: Store) -> None:
