@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from logstore.clock import Clock
-from logstore.errors import UnknownQueueError, UnknownTopicError
+from logstore.errors import LogstoreError, UnknownQueueError, UnknownTopicError
 from logstore.queues import attendance
 from logstore.queues.agenda import Agenda
 from logstore.queues.channel import Channel
@@ -239,7 +239,9 @@ class Housekeeper(Generic[_S]):
         except Exception as error:  # noqa: BLE001 - whatever it is, the others need the thread
             if not self._stopped.is_set() and self._errors.get(what) != str(error):
                 self._errors[what] = str(error)
-                _log.exception("queues of %s: %s", self._name, what)
+                # What has a sentence of its own needs no traceback to be understood.
+                known = isinstance(error, (LogstoreError, OSError))
+                _log.error("queues of %s: %s: %s", self._name, what, error, exc_info=not known)
         else:
             self._errors.pop(what, None)
 

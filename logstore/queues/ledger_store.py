@@ -154,12 +154,15 @@ class Ledgers:
             data = meta.get(self._tables.checkpoints, key)
         return None if data is None else Checkpoint.unpack(data)
 
-    def save_cut(self, key: bytes, end: int) -> None:
-        """Cut a checkpoint of another live environment back to its log's end, on stable storage."""
+    def save_cut(self, key: bytes, log: PartitionLog) -> None:
+        """Cut a checkpoint back to its log's end, on stable storage."""
         with self._metadata.transaction(write=True) as meta:
             data = meta.get(self._tables.checkpoints, key)
-            if data is not None and (found := Checkpoint.unpack(data)).number == 0:
-                meta.put(self._tables.checkpoints, key, found.cut(end).pack())
+            if data is not None:
+                # The end is looked up here: no checkpoint that anybody has made meanwhile is
+                # beyond it.
+                cut = Checkpoint.unpack(data).cut(log.log_end_offset)
+                meta.put(self._tables.checkpoints, key, cut.pack())
 
     def checkpoint(self, ledgers: Iterable[LogLedger], *, tolerant: bool = True) -> None:
         """Take a checkpoint of those ledgers that have changed since their last one. With
@@ -287,22 +290,47 @@ class LogLedger:
 
         Commit point: that of the transaction in ``live``. A checkpoint that is beyond the log's end
         is cut back before it, on stable storage: otherwise, after another power cut, what is
-        appended from now on would count as settled.
+        appended from now on would count as settled. The same goes for a ledger that is there, and
+        whose log was cut, or lost, under it.
         """
-        if self._ledgers.read(lambda rows, _: rows.get(self.key)) is not None:
+        data = self._ledgers.read(lambda rows, _: rows.get(self.key))
+        end = self.log.log_end_offset  # behind the ledger: it only grows
+        if data is not None:
+            cursor = Head.unpack(data).cursor
+            if cursor > end:
+                self._tell_of_cut("ledger", cursor, end)
+                self._ledgers.save_cut(self.key, self.log)
+                self._ledgers.change(self._cut_back)
             return
         saved = self._ledgers.saved(self.key)
-        end = self.log.log_end_offset
         if saved is not None and saved.number == 0 and saved.cut(end) != saved:
-            _log.warning(
-                "%s: a ledger's checkpoint at %d was cut back to the log's end, %d",
-                self.log.directory,
-                saved.cursor,
-                end,
-            )
-            self._ledgers.save_cut(self.key, end)
+            self._tell_of_cut("ledger's checkpoint", saved.cursor, end)
+            self._ledgers.save_cut(self.key, self.log)
 
         self._ledgers.change(lambda changes: self.make(changes, saved))
+
+    def _tell_of_cut(self, what: str, cursor: int, end: int) -> None:
+        _log.warning(
+            "%s: a %s at %d was cut back to the log's end, %d",
+            self.log.directory,
+            what,
+            cursor,
+            end,
+        )
+
+    def _cut_back(self, changes: Changes) -> None:
+        """Begin anew with what the log still has, if the ledger is beyond its end. Leases end:
+        nobody can know what is at their offsets by and by."""
+        ledger = self.load(changes.rows)
+        before, end = ledger.head, self.log.log_end_offset
+        if before.cursor <= end:
+            return
+        saved = Checkpoint(0, before.cursor, before.next_lease, ledger.outstanding())
+        for key, _ in list(changes.rows.items(self.key)):
+            changes.rows.delete(key)
+        ledger = self._restored(changes.rows, saved)
+        ledger.head.restart_end = min(before.restart_end, end)
+        ledger.save(changes.number)
 
     def make(self, changes: Changes, saved: Checkpoint | None) -> None:
         """Make the ledger, in a transaction, of what was saved of it, unless it is there."""

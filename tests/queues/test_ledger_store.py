@@ -123,6 +123,35 @@ def test_a_ledger_that_is_beyond_its_log_is_cut_back_before_anybody_appends(
             assert drain(store.queue(NAME)) == numbered(50, 500)
 
 
+@pytest.mark.parametrize("kept", [0, 3])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_ledger_whose_log_was_cut_under_it_is_cut_back(
+    tmp_path: Path, kept: int, again: bool
+) -> None:
+    path = tmp_path / "store"
+    with opened(path) as store:
+        queue = store.queue(NAME)
+        for body in numbered(20):
+            publish(store, body, acks="all")
+        queue.get_many(15)[1].ack(multiple=True, durable=True)
+        queue.get_many(2)[-1].ack(flush=True)
+    directory = next((path / "queues").glob("*-0"))
+    expected = [b"2"][:kept] + numbered(5, 500)
+    if kept:
+        cut_log(directory, kept)
+    else:
+        shutil.rmtree(directory)
+    with opened(path) as store:
+        publish(store, *numbered(5, 500), acks="all")
+        assert work_queue(store).check() == []
+        if not again:
+            assert drain(store.queue(NAME)) == expected
+        left = image(store, tmp_path / "left")
+    if again:  # nor does the checkpoint count what was published since as settled
+        with restarted(left) as store:
+            assert drain(store.queue(NAME)) == expected
+
+
 def test_held_and_dead_messages_are_kept_by_a_checkpoint(tmp_path: Path) -> None:
     with opened(tmp_path / "store") as store:
         queue = store.queue(NAME, dead_letter_exchange="nowhere")
