@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from logstore.appending import Acks
 from logstore.queues.ledger_rows import NEVER, Reason
 from logstore.queues.ledger_store import Changes
+from logstore.queues.parts import append_records
 from logstore.queues.properties import Envelope, Published, to_records
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
         for number, chosen in queue.by_level(accepted).items():
             level = queue.level(number)
             ledger = changes.of(level.ledger)
-            appended = level.log.append(to_records(chosen, timestamp_ms=now), acks=1)
+            records = to_records(chosen, timestamp_ms=now)
+            appended = append_records(level.log, records, acks=1)
             if queue.counts_bytes:
                 size = sum(len(envelope.body) for envelope in chosen)
                 ledger.added(appended.base_offset, appended.last_offset + 1, size)

@@ -30,6 +30,7 @@ from logstore.queues.ledger_rows import NEVER, Head, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
 from logstore.queues.limits import DeadLetter, publish_limited
 from logstore.queues.message import LOOKED_AT, LookedAt, Message
+from logstore.queues.parts import append_records
 from logstore.queues.properties import Envelope, Properties, Published, to_records
 from logstore.queues.reading import MessageReader, Verdicts, judge
 from logstore.queues.retention import keeps_settled
@@ -250,13 +251,16 @@ class WorkQueue(Source[Level, Message]):
         if self.definition.levels == 1:
             level = self._by_number.get(0) or self._open(0)
             records = to_records(envelopes, timestamp_ms=now)
-            appended = level.log.append(records, acks=acks)
-            if len(records) == 1 and len(envelopes[0].body) <= _FRESH_BYTES:
-                level.reader.note_appended(appended.base_offset, records[0])
+            if len(records) != 1:
+                append_records(level.log, records, acks=acks)
+            else:
+                appended = level.log.append(records, acks=acks)
+                if len(envelopes[0].body) <= _FRESH_BYTES:
+                    level.reader.note_appended(appended.base_offset, records[0])
         else:
             for number, chosen in self.by_level(envelopes).items():
                 level = self._by_number.get(number) or self._open(number)
-                level.log.append(to_records(chosen, timestamp_ms=now), acks=acks)
+                append_records(level.log, to_records(chosen, timestamp_ms=now), acks=acks)
         return Published()
 
     def by_level(self, envelopes: Sequence[Envelope]) -> dict[int, list[Envelope]]:

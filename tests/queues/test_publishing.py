@@ -219,6 +219,31 @@ def test_a_batch_costs_one_append_for_each_level_of_priority(
     assert bodies(store, queue, 0)[-1] == b"none"
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_length_bytes": 10_000}])
+def test_a_batch_larger_than_one_batch_of_the_log_is_appended_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    small = logstore.LogConfig(max_message_bytes=1000, retention_ms=-1)
+    monkeypatch.setattr("logstore.queues.open_queues.LOG_CONFIG", small)
+    with logstore.open(tmp_path, maintenance_interval=None) as store:
+        queue = store.queue("q", **limits)
+        messages = [b"%d" % n * 100 for n in range(10, 40)]
+        assert len(store.exchange("").publish_batch(messages, "q", headers={"a": "b"})) == 30
+        assert bodies(store, queue) == messages
+        (level,) = store.queues.work_queue(queue.definition).levels()
+        assert level.log.synced_offset == level.log.log_end_offset
+        sizes = [batch.header.size for batch in level.log.read(0).batches()]
+        assert 5 < len(sizes) <= 15
+        assert max(sizes) <= 1000
+        too_large = [b"fits", b"x" * 1000, b"fits, too"]
+        with pytest.raises(InvalidInputError, match="larger than max_message_bytes=1000"):
+            store.exchange("").publish_batch(too_large, "q")
+        with pytest.raises(InvalidInputError, match="larger than max_message_bytes=1000"):
+            store.exchange("").publish(b"x" * 1000, "q")
+        assert bodies(store, queue) == messages
+        assert queue.counts().ready == 30
+
+
 def test_messages_of_a_batch_share_what_they_do_not_have_themselves(store: Store) -> None:
     store.queue("q")
     batch: list[bytes | Outgoing] = [b"a", Outgoing(b"b", "q"), b"c"]
