@@ -82,8 +82,10 @@ def _typed() -> Iterator[str]:
 
 def _reader() -> Callable[[], str]:
     if sys.stdout is not None and sys.stdout.isatty():
-        with contextlib.suppress(ImportError):
+        try:
             return _prompt_toolkit()
+        except ImportError:
+            click.echo("(completion of words needs prompt-toolkit: pip install 'logstore[debug]')")
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - input() takes its editing and history from it
     return lambda: input(_PROMPT)

@@ -113,6 +113,7 @@ def print_changes(
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    """Print what was moved (or would be) of a group of a ``kind``, before and after."""
     if as_json:
         for place, change in changes.items():
             fields = {

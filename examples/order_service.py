@@ -100,7 +100,7 @@ def main(directory: str) -> Outcome:
         say(f"{name:>14} got {len(numbers)} orders, in order: {numbers == sorted(numbers)}")
     again = sum(count > 1 for count in outcome.begun.values())
     say(f"{len(outcome.acknowledged)} payments were acknowledged, none of them twice.")
-    say(f"{again} had been begun by the killed worker, and were begun again by another.")
+    say(f"Begun by the killed worker, and begun again by another: {again}.")
     return outcome
 
 

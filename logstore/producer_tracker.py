@@ -52,11 +52,6 @@ class ProducerTracker:
         self._prepared: Known | None = None
         """What was read without the lock, for whoever takes it next."""
 
-    @property
-    def tracking(self) -> bool:
-        """Whether anybody has asked."""
-        return self._known is not None
-
     def is_at(self, offset: int) -> bool:
         """Whether the producers are known up to this offset."""
         known = self._known

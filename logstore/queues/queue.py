@@ -328,11 +328,6 @@ class WorkQueue(Source[Level, Message]):
 
         return self.ledgers.read(look)
 
-    def is_empty(self) -> bool:
-        """Whether there is no message in it, ready, delivered or otherwise."""
-        found = self.counts()
-        return not (found.ready or found.unacked or found.delayed or found.dead)
-
     def consumers(self) -> list[ConsumerRow]:
         """Who consumes, in all processes."""
         found = self.ledgers.read(lambda _, consumers: list(consumers_of(consumers, self.id)))

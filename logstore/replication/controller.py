@@ -202,11 +202,6 @@ class SingleController:
     def _usable_for(self, partition: str) -> Callable[[int], bool]:
         return lambda broker: self._usable(broker, partition)
 
-    def is_fenced(self, broker: int) -> bool:
-        """Whether a broker is not there, as far as the controller knows."""
-        session = self._sessions.get(broker)
-        return session is None or session.fenced
-
     def on_register(
         self, broker: Controlled, directory: str, *, clean: bool, broken: tuple[str, ...]
     ) -> None:

@@ -199,8 +199,6 @@ class QueueSettings(Options):
     """How many messages are given back instead."""
     lease_ms: int = option(30_000, integer(1))
     """How long a message is a consumer's own."""
-    confirm_timeout_ms: int = option(30_000, integer(1))
-    """After how long a publisher asks again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ _PATIENCE_US: Final = 1_000_000
 class _Place:
     """Where a consumer is in a partition."""
 
-    __slots__ = ("asked_us", "hint", "last_epoch", "offset", "quiet_until_us", "valid")
+    __slots__ = ("hint", "last_epoch", "offset", "quiet_until_us", "valid")
 
     def __init__(self) -> None:
         self.offset = 0
@@ -50,8 +50,6 @@ class _Place:
         """Who leads, as of when this was last looked at."""
         self.valid = False
         """Whether what was read is known to be in this leader's log."""
-        self.asked_us = -_PATIENCE_US
-        """When the leader was asked for it last."""
         self.quiet_until_us = 0
 
 
@@ -109,7 +107,6 @@ class SimulatedConsumer:
         hint = place.hint
         if hint is None or place.valid or self._places[name].hint is not hint:
             return
-        place.asked_us = self._simulation.now_us
         request = EpochRequest(self, name, hint.leader_epoch, place.last_epoch)
         on_epoch = self._brokers[hint.leader].on_epoch
         self._network.send(self.node, hint.leader, REQUEST_BYTES, on_epoch, request)

@@ -327,6 +327,7 @@ def test_a_session_at_a_terminal(terminal: str, store: Path, tmp_path: Path) -> 
     with at_terminal(store, "--fold", "replayfold:account", **environment) as (there, process):
         there.wait_for(PROMPT)
         assert "'help' lists the commands" in there.shown
+        assert ("pip install 'logstore[debug]'" in there.shown) is (terminal == "plain")
         there.ask("next 2", '{"balance":70,"orders":[1]}')
         assert "state.balance: 70 -> 100" in there.ask("b", at(0)[:20])
         there.ask("", "in front of the first record")  # an empty line does the last step again

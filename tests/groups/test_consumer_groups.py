@@ -95,6 +95,21 @@ def test_members_share_the_partitions_and_follow_who_comes_and_goes(
         poll_until(lambda: first.assignment == {A0, A1, A2, A3}, first)
 
 
+def test_a_member_that_unsubscribes_commits_and_leaves_the_group(store: Store) -> None:
+    append(store, *"abc")
+    with store.consumer("a", group="g") as consumer:
+        assert len(consumer.poll(timeout=10)) == 3
+        consumer.poll()  # which says that they are done
+        consumer.unsubscribe()
+        assert (consumer.assignment, consumer.membership) == (frozenset(), None)
+        assert store.groups.describe("g").members == []
+        with store.consumer("a", group="g") as other:
+            poll_until(lambda: len(other.assignment) == 4, other)
+            assert other.committed(A0) == {A0: OffsetAndMetadata(3)}
+        consumer.subscribe("a")
+        poll_until(lambda: len(consumer.assignment) == 4, consumer)
+
+
 def test_a_group_goes_on_where_it_committed(store: Store) -> None:
     append(store, *"abcdef")
     with store.consumer("a", group="g", enable_auto_commit=False) as consumer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 from logstore.replication.history import Event, History
@@ -64,13 +63,8 @@ class Findings:
         """What a protocol broke that is known to break it."""
         self._unsound = unsound
         self._recent: deque[Any] = deque(maxlen=RECENT_EVENTS)
-        self._told: list[Callable[[Violation], object]] = []
         for kind in get_args(Event):
             history.subscribe(kind, self._recent.append)
-
-    def when_broken(self, function: Callable[[Violation], object]) -> None:
-        """Call ``function(violation)`` at each violation that is found from now on."""
-        self._told.append(function)
 
     def broken(
         self, kind: str, at_us: int, partition: str, text: str, *, sound: bool = False
@@ -84,5 +78,3 @@ class Findings:
         self.violation_count += 1
         if len(self.violations) < MOST_VIOLATIONS:
             self.violations.append(violation)
-        for function in self._told:
-            function(violation)

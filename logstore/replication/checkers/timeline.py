@@ -173,7 +173,6 @@ class Timeline:
     def __init__(self, flush: str) -> None:
         self._crash_loses = flush == "page_cache"
         self.partitions: dict[str, PartitionTimeline] = {}
-        self._replicas: dict[str, tuple[int, ...]] = {}
 
     def of(self, partition: str) -> PartitionTimeline:
         """The timeline of a partition."""
