@@ -19,7 +19,8 @@ ARGS =
 JOBS = auto
 
 PY = $(VENV)/bin/python
-PIP = "$(PY)" -m pip --quiet --disable-pip-version-check --no-input
+# crcmod has no pyproject.toml: an old pip would build it in the old way, and warn.
+PIP = PIP_USE_PEP517=1 "$(PY)" -m pip --quiet --disable-pip-version-check --no-input
 
 # Settings of the calling shell that would send Python or pip elsewhere than to our environment.
 unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
@@ -65,6 +66,8 @@ bench: $(ready_dev)
 	@$(STDIN) "$(PY)" bench/codec.py $(ARGS)
 	@echo "==> appending (bench/append.py)"
 	@$(STDIN) "$(PY)" bench/append.py $(ARGS)
+	@echo "==> a log beside a table in SQLite (bench/sqlite.py)"
+	@$(STDIN) "$(PY)" bench/sqlite.py $(ARGS)
 	@echo "==> compaction (bench/compaction.py)"
 	@$(STDIN) "$(PY)" bench/compaction.py $(ARGS)
 	@echo "==> opening and recovery (bench/recovery.py)"
