@@ -16,7 +16,7 @@ from logstore.queues.parts import append_records
 from logstore.queues.properties import Envelope, Published, to_records
 
 if TYPE_CHECKING:
-    from logstore.queues.queue import WorkQueue
+    from logstore.queues.queue import Level, WorkQueue
 
 __all__ = ["DeadLetter", "drop_beyond", "publish_limited"]
 
@@ -45,10 +45,9 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
     arguments = queue.definition.arguments
     rejects = (arguments.overflow or "drop-head") != "drop-head"
     now = queue.clock.now_ms()
-    levels = queue.levels()
 
-    def publish(changes: Changes) -> tuple[list[int], int]:
-        rejected = _beyond(queue, changes, envelopes) if rejects else []
+    def publish(changes: Changes, levels: Sequence[Level]) -> tuple[list[int], int]:
+        rejected = _beyond(queue, changes, levels, envelopes) if rejects else []
         refused = set(rejected)
         accepted = [one for index, one in enumerate(envelopes) if index not in refused]
         for number, chosen in queue.by_level(accepted).items():
@@ -59,11 +58,11 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
             if queue.counts_bytes:
                 size = sum(len(envelope.body) for envelope in chosen)
                 ledger.added(appended.base_offset, appended.last_offset + 1, size)
-        return rejected, 0 if rejects else drop_beyond(queue, changes)
+        return rejected, 0 if rejects else drop_beyond(queue, changes, levels)
 
-    rejected, dropped = queue.ledgers.change(publish)
+    rejected, dropped = queue.change(publish)
     if acks == "all":
-        for level in levels:
+        for level in queue.levels():
             level.log.flush()
     if rejected and arguments.overflow == "reject-publish-dlx":
         label = Reason.MAXLEN.label
@@ -73,10 +72,12 @@ def publish_limited(queue: WorkQueue, envelopes: Sequence[Envelope], acks: Acks)
     return Published(rejected)
 
 
-def _beyond(queue: WorkQueue, changes: Changes, envelopes: Sequence[Envelope]) -> list[int]:
+def _beyond(
+    queue: WorkQueue, changes: Changes, levels: Sequence[Level], envelopes: Sequence[Envelope]
+) -> list[int]:
     """The indices of messages for which there is no room."""
     arguments = queue.definition.arguments
-    room, room_bytes = _room(queue, changes)
+    room, room_bytes = _room(queue, changes, levels)
     rejected = []
     for index, envelope in enumerate(envelopes):
         size = len(envelope.body)
@@ -90,11 +91,11 @@ def _beyond(queue: WorkQueue, changes: Changes, envelopes: Sequence[Envelope]) -
     return rejected
 
 
-def _room(queue: WorkQueue, changes: Changes) -> tuple[int, int]:
+def _room(queue: WorkQueue, changes: Changes, levels: Sequence[Level]) -> tuple[int, int]:
     """How many messages, and bytes of bodies, there is room for; below 0: that is too much."""
     arguments = queue.definition.arguments
     ready = ready_bytes = 0
-    for level in queue.levels():
+    for level in levels:
         ledger = changes.of(level.ledger)
         end = level.log.log_end_offset
         ledger.count_to(end)
@@ -106,15 +107,15 @@ def _room(queue: WorkQueue, changes: Changes) -> tuple[int, int]:
     )
 
 
-def drop_beyond(queue: WorkQueue, changes: Changes) -> int:
+def drop_beyond(queue: WorkQueue, changes: Changes, levels: Sequence[Level]) -> int:
     """Drop the first messages, of the highest level, until the limits hold (``drop-head``);
     returns how many it were."""
     dropped = 0
-    for level in queue.levels():
+    for level in levels:
         ledger = changes.of(level.ledger)
         end = level.log.log_end_offset
         while ledger.head.ready(end):
-            room, room_bytes = _room(queue, changes)
+            room, room_bytes = _room(queue, changes, levels)
             if room >= 0 and room_bytes >= 0:
                 return dropped
             # How many have to go for their bytes is only known one by one.

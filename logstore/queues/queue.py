@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from logstore.appending import Acks
 from logstore.clock import Clock
@@ -38,6 +38,8 @@ from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
 
 __all__ = ["DeadLetter", "Level", "QueueCounts", "WorkQueue"]
+
+_T = TypeVar("_T")
 
 DEFAULT_CONSUMER_TIMEOUT_MS = 30 * 60 * 1000
 """RabbitMQ's."""
@@ -68,6 +70,10 @@ class QueueCounts(NamedTuple):
     they still count as ready."""
     dead: int
     """Messages that are about to be dead-lettered."""
+
+
+class _MoreLevelsError(Exception):
+    """Somebody has made a level since it was looked which there are."""
 
 
 class Level(LedgeredLog):
@@ -117,7 +123,7 @@ class WorkQueue(Source[Level, Message]):
         self.is_limited = self.counts_bytes or arguments.max_length is not None
         self.ttl_ms = arguments.message_ttl_ms
         self._mutex = threading.RLock()
-        """Held to open levels."""
+        """Held to open levels; never taken inside of a transaction."""
         self._by_number: dict[int, Level] = {}
         self._looked = -1
         """The number of the last transaction when it was looked which levels there are."""
@@ -142,6 +148,24 @@ class WorkQueue(Source[Level, Message]):
                 found |= {n for n in range(self.definition.levels) if self._has_log(n)}
             for number in found - self._by_number.keys():
                 self._open(number)
+
+    def change(self, action: Callable[[Changes, tuple[Level, ...]], _T]) -> _T:
+        """``action`` in a transaction, with all levels that have a log by then.
+
+        They are opened ahead of it: opening takes transactions of its own, with the mutex in hand.
+        Whoever asks for levels inside of a transaction takes the two in the other order.
+        """
+        while True:
+            levels = self.levels()
+            known = {level.number for level in levels}
+
+            def act(changes: Changes) -> _T:
+                if not known.issuperset(load_queue_row(changes.rows, self.id).levels):  # noqa: B023 - called at once
+                    raise _MoreLevelsError
+                return action(changes, levels)  # noqa: B023 - called at once
+
+            with contextlib.suppress(_MoreLevelsError):
+                return self.ledgers.change(act)
 
     def level(self, number: int) -> Level:
         """A level; its log is made if it is not there."""

@@ -95,7 +95,7 @@ class Upkeep:
     def _drop_beyond(self) -> None:
         queue = self.queue
         if (queue.definition.arguments.overflow or "drop-head") == "drop-head":
-            queue.ledgers.change(lambda changes: drop_beyond(queue, changes))
+            queue.change(lambda changes, levels: drop_beyond(queue, changes, levels))
 
     # The head ---------------------------------------------------------------------------------
 

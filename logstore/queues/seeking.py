@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -80,16 +80,17 @@ def seek(
     target.check()
     levels = _chosen(queue, target, priority)
     if dry_run:
+        everyone = queue.levels()
         return queue.ledgers.read(
-            lambda rows, _: _seek_in(queue, levels, target, _copies(queue, rows))
+            lambda rows, _: _seek_in(queue, levels, target, _copies(everyone, rows))
         )
     with _keeping(queue):
 
-        def act(changes: Changes) -> list[Sought]:
-            ledgers = {level: changes.of(level.ledger) for level in queue.levels()}
+        def act(changes: Changes, everyone: Sequence[Level]) -> list[Sought]:
+            ledgers = {level: changes.of(level.ledger) for level in everyone}
             return _seek_in(queue, levels, target, ledgers)
 
-        sought = queue.ledgers.change(act)
+        sought = queue.change(act)
     queue.checkpoint(tolerant=False)
     queue.tell_of_returned()
     return sought
@@ -128,10 +129,10 @@ def _keeping(queue: WorkQueue) -> Iterator[None]:
         yield
 
 
-def _copies(queue: WorkQueue, rows: Rows) -> dict[Level, Ledger]:
-    """The ledgers of a queue, to try something on."""
+def _copies(levels: Sequence[Level], rows: Rows) -> dict[Level, Ledger]:
+    """The ledgers of a queue's levels, to try something on."""
     copies = {}
-    for level in queue.levels():
+    for level in levels:
         copied = MemoryRows(dict(rows.items(level.ledger.key)))
         if level.ledger.key in copied.content:
             copies[level] = level.ledger.load(copied)

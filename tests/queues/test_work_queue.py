@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import logstore
 from logstore import NackedError, PreconditionFailedError, Store
 from logstore.queues.ledger_rows import Span
+from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
 from logstore.queues.queue_upkeep import Upkeep
 from logstore.queues.retention import settled_segments
@@ -280,6 +282,73 @@ def test_many_delayed_messages_cost_one_look(store: Store) -> None:
     assert work.ledgers.number() == number
     assert work.next_due == 1 << 45
     assert queue.counts().delayed == 10_000
+
+
+# levels and transactions --------------------------------------------------------------------
+
+
+def within_transactions(queue: WorkQueue, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note whether levels are looked for inside of a transaction, where others may have changed
+    something just before each."""
+    faults: list[str] = []
+    inside: list[bool] = []
+    change, read, find = queue.ledgers.change, queue.ledgers.read, queue._find_levels
+
+    def within(action: Callable[..., Any], *given: Any) -> Any:
+        inside.append(True)
+        queue._looked = 0
+        try:
+            return action(*given)
+        finally:
+            inside.pop()
+
+    def found() -> None:
+        if inside:
+            faults.append("levels were looked for inside of a transaction")
+        find()
+
+    monkeypatch.setattr(queue.ledgers, "change", lambda act: change(partial(within, act)))
+    monkeypatch.setattr(queue.ledgers, "read", lambda act: read(partial(within, act)))
+    monkeypatch.setattr(queue, "_find_levels", found)
+    return faults
+
+
+def test_no_level_is_looked_for_inside_of_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens one goes into a transaction with the mutex in hand: two threads that took the
+    two in different order would wait for each other for ever."""
+    queue = store.queue(NAME, max_length=4, max_priority=2, retention_ms=-1)
+    publish(store, *numbered(2))
+    faults = within_transactions(work_queue(store), monkeypatch)
+    publish(store, *numbered(4), priority=1)
+    assert queue.counts().ready == 4
+    tend(store)
+    assert len(queue.get_many(2)) == 2
+    queue.seek("earliest", priority=1, dry_run=True)
+    queue.seek("latest")
+    assert queue.purge() == 0
+    assert faults == []
+
+
+def test_a_level_that_another_handle_makes_meanwhile_counts_for_the_limit(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "store") as other:
+        queue = store.queue(NAME, max_length=3, max_priority=2)
+        publish(store, *numbered(3))
+        ledgers = work_queue(store).ledgers
+        change = ledgers.change
+
+        def meanwhile(action: Callable[..., Any]) -> Any:
+            monkeypatch.setattr(ledgers, "change", change)
+            publish(other, b"urgent", priority=2)
+            return change(action)
+
+        monkeypatch.setattr(ledgers, "change", meanwhile)
+        publish(store, b"late")
+        assert queue.counts().ready == 3
+        assert work_queue(store).check() == []
 
 
 # ends ---------------------------------------------------------------------------------------
