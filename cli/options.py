@@ -13,7 +13,15 @@ import click
 
 from logstore.cli.output import FAILED, complain
 
-__all__ = ["ENVIRONMENT", "SETTINGS", "Settings", "confirm_deletion", "store_option", "yes_option"]
+__all__ = [
+    "ENVIRONMENT",
+    "SETTINGS",
+    "Settings",
+    "config_values",
+    "confirm_deletion",
+    "store_option",
+    "yes_option",
+]
 
 SETTINGS = "logstore.settings"
 """The key of the settings in a click context's ``meta``."""
@@ -49,6 +57,19 @@ def _find_store(ctx: click.Context, _: click.Parameter, value: str | None) -> st
     if not store:
         raise click.UsageError(f"which store? Give --store DIR, or set {ENVIRONMENT}", ctx)
     return store
+
+
+def config_values(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """The values of ``--config key=value`` by their keys."""
+    config = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not of the form key=value", ctx, param)
+        config[key] = text
+    return config
 
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")

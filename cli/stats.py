@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 import logstore
+from logstore.cli.options import config_values
 from logstore.cli.output import FAILED, Lines, complain, standard_output
 from logstore.cli.replay_options import named_store
 from logstore.cli.stats_json import json_objects
 from logstore.cli.stats_text import print_report
+from logstore.config import LogConfig
 from logstore.inspect.report import Report
 from logstore.inspect.sources import find_partitions
 from logstore.inspect.statistics import Statistics
@@ -32,6 +34,7 @@ class _Options:
     top: int
     separator: str
     depth: int
+    config: dict[str, str]
     segments: bool
     as_json: bool
     store: str | None
@@ -65,6 +68,14 @@ class _Options:
     metavar="N",
     help="How many parts of a key are its prefix.",
 )
+@click.option(
+    "--config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=config_values,
+    help="Say what retention and compaction would remove if this were the configuration; may be "
+    "repeated.",
+)
 @click.option("--segments", is_flag=True, help="Show each segment, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
 @click.option(
@@ -89,12 +100,14 @@ def stats(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> No
       logstore stats
       logstore stats orders --top 20 --key-prefix-separator -
       logstore stats --quick --json
+      logstore stats orders-0 --config cleanup_policy=compact
 
     Exit code: 0, or 1 where something is damaged or cannot be read, 2 for wrong use.
     """
     chosen = _Options(**options)
     if not chosen.separator:
         raise click.UsageError("--key-prefix-separator is empty: where would a prefix end?", ctx)
+    LogConfig.from_overrides(chosen.config)
     partitions = find_partitions(sources, store=chosen.store)
     statistics = Statistics(
         quick=chosen.quick,
@@ -110,7 +123,12 @@ def stats(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> No
                     logstore.open(chosen.store, create=False, read_only=True)
                 )
         report = Report.of(
-            statistics, partitions, store=store, path=chosen.store, with_queues=not sources
+            statistics,
+            partitions,
+            store=store,
+            path=chosen.store,
+            with_queues=not sources,
+            assumed=chosen.config,
         )
     if chosen.as_json:
         write = standard_output().write

@@ -80,7 +80,7 @@ def json_objects(report: Report, *, top: int, segments: bool) -> Iterator[dict[s
         fields = {"type": "queue-stats", "name": queue.name, **queue.counts._asdict()}
         yield {**fields, "bytes": queue.size}
     for removal in report.removals:
-        yield _removal(removal, quick=statistics.quick)
+        yield _removal(removal)
 
 
 def _place(one: PartitionStatistics | Removal) -> dict[str, Any]:
@@ -142,18 +142,18 @@ def _often(kind: str, tally: Tally, top: int) -> dict[str, Any]:
     }
 
 
-def _removal(removal: Removal, *, quick: bool) -> dict[str, Any]:
-    plan, superseded = removal.plan, removal.superseded
+def _removal(removal: Removal) -> dict[str, Any]:
+    plan, preview = removal.plan, removal.preview
     found = None
-    if plan is not None and superseded is not None:
-        known = not quick and superseded.is_whole
+    if plan is not None:
         found = {
             "due": plan.due,
             "reason": plan.reason,
             "clean_bytes": plan.clean_bytes,
             "dirty_bytes": plan.dirty_bytes,
-            "superseded_records": superseded.records if known else None,
-            "superseded_bytes": superseded.size if known else None,
+            "removed_records": None if preview is None else preview.records,
+            "removed_bytes": None if preview is None else preview.bytes,
+            "whole": None if preview is None else preview.is_whole,
         }
     return {
         "type": "removable",

@@ -265,18 +265,18 @@ def _print_removals(lines: Lines, report: Report) -> None:
         if removal.segments:
             segments = count_of(removal.segments, "segment")
             retention = f"{segments}, {size_text(removal.bytes)}"
-        compaction = _compaction_text(removal, quick=report.statistics.quick)
+        compaction = _compaction_text(removal)
         rows.append((removal.partition.name, retention, compaction))
     print_table(lines, ("PARTITION", "BY RETENTION", "BY COMPACTION"), rows)
 
 
-def _compaction_text(removal: Removal, *, quick: bool) -> str:
-    plan, superseded = removal.plan, removal.superseded
-    if plan is None or superseded is None:
+def _compaction_text(removal: Removal) -> str:
+    plan, preview = removal.plan, removal.preview
+    if plan is None:
         return "-"
-    due = "due" if plan.due else "not due"
-    if quick:
-        return f"{due}: {plan.reason}"
-    least = "" if superseded.is_whole else "at least "
-    records = f"{least}{count_of(superseded.records, 'record')}"
-    return f"{records}, {size_text(superseded.size)} decompressed; {due}: {plan.reason}"
+    due = f"{'due' if plan.due else 'not due'}: {plan.reason}"
+    if preview is None:
+        return due
+    least = "" if preview.is_whole else "at least "
+    records = f"{least}{count_of(preview.records, 'record')}"
+    return f"{records}, {size_text(preview.bytes)}; {due}"

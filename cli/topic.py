@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 import logstore
-from logstore.cli.options import confirm_deletion, store_option, yes_option
+from logstore.cli.options import config_values, confirm_deletion, store_option, yes_option
 from logstore.cli.output import (
     WRONG_USE,
     Lines,
@@ -31,16 +31,6 @@ def topic(ctx: click.Context) -> None:
         ctx.exit(WRONG_USE)
 
 
-def _config(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    config = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{value!r} is not of the form key=value", ctx, param)
-        config[key] = text
-    return config
-
-
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
 )
@@ -61,7 +51,7 @@ json_option = click.option(
     "--config",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_config,
+    callback=config_values,
     help="A key of its configuration, such as segment_bytes=1048576; may be repeated.",
 )
 @json_option
@@ -187,7 +177,7 @@ def describe(name: str, store: str, as_json: bool) -> None:
     "--config",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_config,
+    callback=config_values,
     help="Set a key of its configuration; may be repeated.",
 )
 @click.option(

@@ -114,6 +114,8 @@ class CleanedGroup:
     changed: bool = False
     """Whether it differs from what it replaces."""
     records_dropped: int = 0
+    size: int = 0
+    """Bytes of its log."""
 
 
 @dataclass(slots=True)
@@ -128,6 +130,8 @@ class Cleaner:
     """What a producer wrote last in the whole log, the active segment included; None for one that
     is forgotten."""
     report: Callable[[int], None] = field(default=lambda _: None)
+    dry_run: bool = False
+    """Whether nothing is written: what would stay is only weighed."""
 
     def build_map(self, segments: Sequence[SegmentInfo], plan: CompactionPlan) -> KeyMap:
         """The keys of the dirty part, as far as they fit."""
@@ -170,8 +174,9 @@ class Cleaner:
         cleaned = CleanedGroup(base, [segment.base_offset for segment in group], len(group) > 1)
         if not cleaned.changed and keys.all_stay(base, group[0].next_offset - 1):
             self.report(group[0].size)
+            cleaned.size = group[0].size
             return cleaned
-        output = _Output(self.files, self.directory, base, self.config)
+        output = _Scale() if self.dry_run else self._output(base)
         try:
             if cleaned.changed:
                 output.begin()
@@ -189,14 +194,17 @@ class Cleaner:
                     if raw is not None:
                         output.add(raw, header if raw is batch.raw else Batch.parse(raw).header)
                     self.report(header.size)
+            cleaned.size = output.size
             if cleaned.changed:
-                output.finish(transactions.kept)
-                write_note(self.files, self.directory, base, cleaned.replaced)
+                output.finish(transactions.kept, cleaned.replaced)
             transactions.kept = []
         except BaseException:
             output.discard()
             raise
         return cleaned
+
+    def _output(self, base: int) -> _Output:
+        return _Output(self.files, self.directory, base, self.config)
 
     def transactions(self, segments: Sequence[SegmentInfo]) -> Transactions:
         """What is to be known of the transactions of ``segments``, for cleaning them in order."""
@@ -347,6 +355,26 @@ def _filter_message(batch: Batch, keys: KeyMap, cleaned: CleanedGroup) -> bytes 
     return None
 
 
+class _Scale:
+    """In place of the files of a cleaned segment: how large they would be."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def begin(self) -> None:
+        """There is nothing to make."""
+
+    def add(self, raw: bytes, header: BatchHeader) -> None:
+        """Weigh a batch."""
+        self.size += len(raw)
+
+    def finish(self, aborted: Sequence[AbortedTransaction], replaced: Sequence[int]) -> None:
+        """There is nothing to write."""
+
+    def discard(self) -> None:
+        """There is nothing to remove."""
+
+
 class _Output:
     """The files of a cleaned segment.
 
@@ -368,6 +396,11 @@ class _Output:
         self._buffered = 0
         self._position = 0
         self._log: File | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log by now."""
+        return self._position + self._buffered
 
     def _path(self, suffix: str) -> str:
         return segment_path(self._directory, self._base, suffix) + filenames.CLEANED
@@ -416,8 +449,9 @@ class _Output:
         self._buffer.clear()
         self._buffered = 0
 
-    def finish(self, aborted: Sequence[AbortedTransaction]) -> None:
-        """Write what is left and the indexes, and sync everything, names included."""
+    def finish(self, aborted: Sequence[AbortedTransaction], replaced: Sequence[int]) -> None:
+        """Write what is left, the indexes, and, when all that is synced, names included, the note
+        of what the segment takes the place of."""
         self._flush()
         assert self._log is not None
         self._log.sync()
@@ -428,6 +462,7 @@ class _Output:
         for suffix, entries in self._indexes.items():
             write_synced(self._files, self._path(suffix), b"".join(entries))
         self._files.sync_directory(self._directory)
+        write_note(self._files, self._directory, self._base, replaced)
 
     def discard(self) -> None:
         """Remove the files again."""

@@ -13,7 +13,13 @@ from logstore.config import LogConfig
 from logstore.retention import SegmentInfo
 from logstore.segments import offset_index
 
-__all__ = ["CompactionPlan", "CompactionResult", "group_segments", "plan_compaction"]
+__all__ = [
+    "CompactionPlan",
+    "CompactionPreview",
+    "CompactionResult",
+    "group_segments",
+    "plan_compaction",
+]
 
 
 class CompactionPlan(NamedTuple):
@@ -26,6 +32,18 @@ class CompactionPlan(NamedTuple):
     """Nothing at or behind it may be compacted now."""
     clean_bytes: int
     dirty_bytes: int
+
+
+class CompactionPreview(NamedTuple):
+    """What a compaction would remove, whether it is due or not."""
+
+    plan: CompactionPlan
+    records: int
+    bytes: int
+    """Of the logs."""
+    is_whole: bool
+    """Whether it is all that would go. If not, the memory did not suffice for all keys, and it is
+    what a first pass would remove."""
 
 
 def plan_compaction(

@@ -27,7 +27,7 @@ from logstore.appending import (
     check_read,
     check_timestamp,
 )
-from logstore.compaction import CompactionPlan, CompactionResult
+from logstore.compaction import CompactionPlan, CompactionPreview, CompactionResult
 from logstore.epochs import read_epochs
 from logstore.errors import (
     InvalidInputError,
@@ -352,6 +352,14 @@ class PartitionLog(PartitionHandle):
     def plan_compaction(self) -> CompactionPlan:
         """Whether the log is due for compaction, and why."""
         return self._upkeep.plan()
+
+    def preview_compaction(self, *, memory_bytes: int = 24 << 20) -> CompactionPreview:
+        """What a compaction would remove now, due or not: the same work, and nothing written.
+
+        ``memory_bytes`` bounds what is remembered of keys, below ``cleaner_dedupe_buffer_bytes``.
+        Raises FormatError for a damaged log, as :meth:`compact` does.
+        """
+        return self._upkeep.preview(memory_bytes)
 
     def delete_records(self, before: int) -> int:
         """Move the log start offset up to ``before``, never back, delete the segments wholly below

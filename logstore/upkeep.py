@@ -12,11 +12,18 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from logstore.appending import check_offset
 from logstore.cleaner import CleanedGroup, Cleaner
 from logstore.clock import Clock
-from logstore.compaction import CompactionPlan, CompactionResult, group_segments, plan_compaction
+from logstore.compaction import (
+    CompactionPlan,
+    CompactionPreview,
+    CompactionResult,
+    group_segments,
+    plan_compaction,
+)
 from logstore.config import LogConfig
 from logstore.errors import (
     InvalidInputError,
@@ -300,6 +307,29 @@ class Upkeep:
             and self._reader.first_timestamp(view, oldest.base_offset),
         )
 
+    def preview(self, memory_bytes: int) -> CompactionPreview:
+        """What a compaction would remove; keys are remembered in ``memory_bytes`` at most."""
+        memory_bytes = min(memory_bytes, self._config.cleaner_dedupe_buffer_bytes)
+        config = replace(self._config, cleaner_dedupe_buffer_bytes=memory_bytes)
+
+        def preview(view: View) -> CompactionPreview:
+            plan = self._plan(view)
+            if not plan.dirty_bytes:
+                return CompactionPreview(plan, 0, 0, True)
+            dropped = size = 0
+
+            def take(cleaned: CleanedGroup) -> None:
+                nonlocal dropped, size
+                dropped += cleaned.records_dropped
+                size += cleaned.size
+
+            cleaner = self._cleaner(view, config, None, dry_run=True)
+            cleaned_to = self._clean(cleaner, view, plan, take)
+            before = sum(s.size for s in self._reader.segments(view) if s.base_offset < cleaned_to)
+            return CompactionPreview(plan, dropped, before - size, cleaned_to >= plan.end_offset)
+
+        return steadily(self._look, preview)
+
     def compact(
         self, *, force: bool = False, report: Callable[[int], None] | None = None
     ) -> CompactionResult:
@@ -341,6 +371,26 @@ class Upkeep:
         )
 
     def _pass(self, view: View, plan: CompactionPlan, report: Callable[[int], None] | None) -> int:
+        dropped = 0
+
+        def take(cleaned: CleanedGroup) -> None:
+            nonlocal dropped
+            if cleaned.changed:
+                self._swap(cleaned)
+            dropped += cleaned.records_dropped
+
+        end = self._clean(self._cleaner(view, self._config, report), view, plan, take)
+        write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, end)
+        return dropped
+
+    def _cleaner(
+        self,
+        view: View,
+        config: LogConfig,
+        report: Callable[[int], None] | None,
+        *,
+        dry_run: bool = False,
+    ) -> Cleaner:
         producers: ProducerStates | None = None
 
         def producer(producer_id: int) -> ProducerState | None:
@@ -349,26 +399,31 @@ class Upkeep:
                 producers = self._producers(view)
             return producers.known().get(producer_id)
 
-        cleaner = Cleaner(
+        return Cleaner(
             self._files,
             self._directory,
-            self._config,
+            config,
             self._clock.now_ms(),
             producer,
             report or (lambda _: None),
+            dry_run,
         )
+
+    def _clean(
+        self,
+        cleaner: Cleaner,
+        view: View,
+        plan: CompactionPlan,
+        take: Callable[[CleanedGroup], object],
+    ) -> int:
+        """Hand over group after group as it is cleaned; return the offset up to which all is."""
         segments = [s for s in self._reader.segments(view) if s.base_offset < plan.end_offset]
         keys = cleaner.build_map(segments, plan)
         segments = [s for s in segments if s.base_offset < keys.end_offset]
         transactions = cleaner.transactions(segments)
-        dropped = 0
         for group in group_segments(segments, self._config):
-            cleaned = cleaner.clean_group(group, keys, transactions)
-            if cleaned.changed:
-                self._swap(cleaned)
-            dropped += cleaned.records_dropped
-        write_offset(self._files, self._directory, filenames.CLEANER_CHECKPOINT, keys.end_offset)
-        return dropped
+            take(cleaner.clean_group(group, keys, transactions))
+        return keys.end_offset
 
     def _producers(self, view: View) -> ProducerStates:
         """The producers that are not forgotten by now."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from logstore.inspect.sources import Partition
 from logstore.inspect.statistics import PartitionStatistics, Statistics
@@ -75,20 +76,20 @@ class Report:
         store: Store | None = None,
         path: str | None = None,
         with_queues: bool = False,
+        assumed: Mapping[str, Any] | None = None,
     ) -> Report:
         """Take ``partitions`` into ``statistics``, and ask the store, open for reading in the
-        directory ``path``, what it knows of them; ``with_queues``: and of all its queues."""
+        directory ``path``, what it knows of them; ``with_queues``: and of all its queues.
+        ``assumed`` are keys of the configuration by which to say what would be removed."""
         removals = []
         for partition in partitions:
-            found = None if store is None else Removal.of(store, partition)
+            found = Removal.of(store, partition, quick=statistics.quick, assumed=assumed or {})
             if isinstance(found, Trouble):
                 statistics.tell(found)
                 found = None
-            watch = None
             if found is not None:
                 removals.append(found)
-                watch = None if found.superseded is None else found.superseded.watch
-            statistics.add(partition, watch=watch)
+            statistics.add(partition)
         by_name: dict[str, TopicStatistics] = {}
         for one in statistics.partitions:
             name = one.partition.topic

@@ -122,9 +122,8 @@ class Statistics:
     prefixes: Tally = field(default_factory=Tally)
     troubles: int = 0
 
-    def add(self, partition: Partition, *, watch: Watcher | None = None) -> PartitionStatistics:
-        """Take a partition in. ``watch`` is called with the header of each batch that was opened,
-        and the keys and sizes of its records."""
+    def add(self, partition: Partition) -> PartitionStatistics:
+        """Take a partition in."""
         made = PartitionStatistics(partition)
         self.partitions.append(made)
         self._list_files(made)
@@ -132,7 +131,7 @@ class Statistics:
             for place, segment in enumerate(made.segments):
                 self._add_headers(made, segment, last=place == len(made.segments) - 1)
         else:
-            self._add_batches(made, watch)
+            self._add_batches(made)
         return made
 
     def tell(self, trouble: Trouble) -> None:
@@ -209,7 +208,7 @@ class Statistics:
 
     # Records, too -----------------------------------------------------------------------------
 
-    def _add_batches(self, made: PartitionStatistics, watch: Watcher | None) -> None:
+    def _add_batches(self, made: PartitionStatistics) -> None:
         by_path = {segment.path: segment for segment in made.segments}
         walk = Walk(self.files, made.partition, Range(), trouble=self.tell, control=True)
         for batch in walk.batches():
@@ -222,11 +221,11 @@ class Statistics:
             if batch.header.control or not batch.header.record_count:
                 continue
             try:
-                self._open(batch, watch)
+                self._open(batch)
             except FormatError as error:
                 self.tell(Trouble(path, batch.position, error.reason))
 
-    def _open(self, batch: Batch, watch: Watcher | None) -> None:
+    def _open(self, batch: Batch) -> None:
         header = batch.header
         keys: Sequence[bytes | None]
         if header.magic < 2:
@@ -253,8 +252,6 @@ class Statistics:
             for time, count in Counter(times).items():
                 self.times.add(time, count)
         self._add_keys(keys, sizes)
-        if watch is not None:
-            watch(header, keys, sizes)
 
     def _add_keys(self, keys: Sequence[bytes | None], sizes: Sequence[int]) -> None:
         found: dict[bytes | None, tuple[int, int]] = {}
@@ -275,6 +272,3 @@ class Statistics:
         if len(parts) <= self.depth:
             return key
         return self.separator.join(parts[: self.depth]) + self.separator
-
-
-Watcher = Callable[[BatchHeader, Sequence[bytes | None], Sequence[int]], object]

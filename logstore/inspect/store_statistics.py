@@ -4,20 +4,20 @@ and compaction would remove now. It is opened for reading only.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from logstore.compaction import CompactionPlan
-from logstore.errors import LogstoreError, UnknownTopicError
+from logstore.compaction import CompactionPlan, CompactionPreview
+from logstore.config import LogConfig
+from logstore.errors import InvalidInputError, LogstoreError, UnknownTopicError
 from logstore.groups.descriptions import OffsetDescription
 from logstore.inspect.sources import Partition, find_partitions
 from logstore.inspect.walking import Trouble
+from logstore.log import PartitionLog
 from logstore.queues.queue import QueueCounts
 from logstore.retention import Decision
 from logstore.segments.files import Files
-from logstore.segments.header import BatchHeader
 from logstore.segments.layout import partition_files
 from logstore.shares.descriptions import SharePartitionDescription
 from logstore.store import Store
@@ -27,13 +27,10 @@ __all__ = [
     "QueueStatistics",
     "Removal",
     "ShareGroupLag",
-    "Superseded",
     "group_lags",
     "queue_statistics",
     "share_group_lags",
 ]
-
-_LONGEST_KEY = 32
 
 
 class GroupLag(NamedTuple):
@@ -88,71 +85,59 @@ def queue_statistics(store: Store, path: str, files: Files) -> Iterator[QueueSta
         yield QueueStatistics(definition.name, counts, size)
 
 
-class Superseded:
-    """Counts the records that a compaction would leave out now: those below ``end_offset`` whose
-    key comes again below it. Of more than ``capacity`` keys it takes the first ones only."""
-
-    def __init__(self, end_offset: int, capacity: int = 200_000) -> None:
-        self._end_offset = end_offset
-        self._capacity = capacity
-        self._last: dict[bytes, int] = {}
-        """The bytes of each key's last record; a long key is a digest."""
-        self.records = 0
-        self.size = 0
-        """Bytes of those records, decompressed."""
-        self.is_whole = True
-        """Whether there was room for all keys."""
-
-    def watch(
-        self, header: BatchHeader, keys: Sequence[bytes | None], sizes: Sequence[int]
-    ) -> None:
-        """Take a batch in."""
-        if header.last_offset >= self._end_offset:
-            return
-        last = self._last
-        for key, size in zip(keys, sizes, strict=True):
-            if key is None:
-                continue
-            if len(key) > _LONGEST_KEY:
-                key = hashlib.blake2b(key, digest_size=16).digest()
-            before = last.get(key)
-            if before is not None:
-                self.records += 1
-                self.size += before
-            elif len(last) >= self._capacity:
-                self.is_whole = False
-                continue
-            last[key] = size
-
-
 class Removal(NamedTuple):
-    """What retention and compaction would remove of a partition now."""
+    """What retention and compaction would remove of a partition now, each by itself."""
 
     partition: Partition
     decisions: Sequence[Decision]
     """Retention's, segment by segment."""
     plan: CompactionPlan | None
     """None where the topic is not compacted."""
-    superseded: Superseded | None
-    """To be shown the partition's batches; None likewise."""
+    preview: CompactionPreview | None
+    """What a compaction would remove, were it due; None likewise, and where nobody asked."""
 
     @classmethod
-    def of(cls, store: Store, partition: Partition) -> Removal | Trouble | None:
-        """That of a partition; None where it is none of a topic of the store, whose configuration
-        nobody knows. A log that cannot be opened is trouble."""
-        try:
-            log = store.topic(partition.topic).partition(partition.number)
-            if partition.segment is not None or not _same(log.directory, partition.directory):
-                return None
-            decisions = log.retain(dry_run=True)
-            if not log.config.compacts:
-                return cls(partition, decisions, None, None)
-            plan = log.plan_compaction()
-            return cls(partition, decisions, plan, Superseded(plan.end_offset))
-        except UnknownTopicError:
+    def of(
+        cls,
+        store: Store | None,
+        partition: Partition,
+        *,
+        quick: bool,
+        assumed: Mapping[str, Any],
+    ) -> Removal | Trouble | None:
+        """That of a partition, by its topic's configuration with what is ``assumed`` in its place.
+
+        None for one whose configuration nobody knows: that is no partition of a topic of the store,
+        while nothing is assumed. ``quick``: nothing is read to find out what a compaction would
+        remove. A log that cannot be read is trouble. Raises InvalidInputError for a configuration
+        that is none.
+        """
+        if partition.segment is not None:
             return None
+        try:
+            log = None if store is None else _log_of(store, partition)
+            if log is not None and not assumed:
+                return cls._of_log(log, partition, quick=quick)
+            if not assumed:
+                return None
+            known = {} if log is None else log.config.overrides()
+            config = LogConfig.from_overrides({**known, **assumed})
+            with PartitionLog(partition.directory, config=config, read_only=True) as opened:
+                return cls._of_log(opened, partition, quick=quick)
+        except InvalidInputError:
+            raise
         except LogstoreError as error:
             return Trouble(partition.directory, None, str(error))
+
+    @classmethod
+    def _of_log(cls, log: PartitionLog, partition: Partition, *, quick: bool) -> Removal:
+        decisions = log.retain(dry_run=True)
+        if not log.config.compacts:
+            return cls(partition, decisions, None, None)
+        if quick:
+            return cls(partition, decisions, log.plan_compaction(), None)
+        preview = log.preview_compaction()
+        return cls(partition, decisions, preview.plan, preview)
 
     @property
     def segments(self) -> int:
@@ -163,6 +148,15 @@ class Removal(NamedTuple):
     def bytes(self) -> int:
         """And the bytes of their logs."""
         return sum(decision.segment.size for decision in self.decisions if decision.delete)
+
+
+def _log_of(store: Store, partition: Partition) -> PartitionLog | None:
+    """The log of a partition of one of the store's topics."""
+    try:
+        log = store.topic(partition.topic).partition(partition.number)
+    except UnknownTopicError:
+        return None
+    return log if _same(log.directory, partition.directory) else None
 
 
 def _same(one: str, other: str) -> bool:

@@ -78,7 +78,7 @@ def test_all_of_a_store_as_json(store: Path) -> None:
     assert by_kind["queue-stats"].items() >= {"name": "pay", "ready": 1, "unacked": 0}.items()
     old, _, compacted = lines[-3:]
     assert (old["retention_segments"], old["compaction"]) == (1, None)
-    assert compacted["compaction"]["superseded_records"] == 0
+    assert compacted["compaction"]["removed_records"] == 0
 
 
 def test_quick_statistics_lack_what_is_inside_of_batches(store: Path) -> None:
@@ -203,3 +203,20 @@ def test_plots_are_plain_where_the_terminal_is(
     assert "\x1b[1;" not in shown
     bars = [line for line in shown.splitlines() if bar in line]
     assert max(map(len, bars)) <= 60
+
+
+def test_another_configuration_may_be_assumed(store: Path) -> None:
+    lines = json_lines(run("stats --json orders --config retention_ms=-1", store=store))
+    assert [line["retention_segments"] for line in lines if line["type"] == "removable"] == [0, 0]
+    path = store / "topics" / "orders-0"
+    assert not [line for line in json_lines(run("stats --json", path)) if "compaction" in line]
+    assumed = "--config cleanup_policy=compact --config retention_ms=1"
+    shown = run(f"stats {assumed}", path).stdout
+    assert "What would be removed now" in shown
+    (*_, line) = json_lines(run(f"stats --json --quick {assumed}", path))
+    assert line["compaction"].items() >= {"due": False, "removed_records": None}.items()
+
+
+@pytest.mark.parametrize("config", ["retention_ms", "retention_ms=soon", "no_such_key=1"])
+def test_a_configuration_that_is_none_is_wrong_use(store: Path, config: str) -> None:
+    assert config.split("=")[0] in run(f"stats --config {config}", store=store, code=2).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tracemalloc
 from collections import Counter
@@ -13,13 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import logstore
+from logstore.config import LogConfig
 from logstore.inspect.report import Report
 from logstore.inspect.sources import find_partitions
 from logstore.inspect.statistics import PartitionStatistics, Statistics
-from logstore.inspect.store_statistics import Superseded
 from logstore.inspect.walking import Trouble
+from logstore.log import PartitionLog
 from logstore.segments.batch import encode_batch, iter_batches
 from logstore.segments.record import Record
+from tests.log.support import StillClock
 
 from .logs import BatchOf, partitions_of, st_batches, write_log
 
@@ -171,11 +174,12 @@ def test_what_a_store_knows(tmp_path: Path) -> None:
     assert old.segments == len(old.decisions) > 1
     assert old.bytes == sum(segment.size for segment in statistics.partitions[0].segments)
     assert compacted.plan is not None
-    assert compacted.superseded is not None
+    assert compacted.preview is not None
     with logstore.open(path, maintenance_interval=None) as store:
         before = store.topic("users").partition(0)
         result = before.compact()
-    assert compacted.superseded.records == result.records_dropped > 0
+    assert compacted.preview.records == result.records_dropped > 0
+    assert compacted.preview.bytes == result.bytes_before - result.bytes_after
     assert compacted.plan.due
 
 
@@ -191,11 +195,60 @@ def test_a_foreign_directory_has_no_configuration(tmp_path: Path) -> None:
     assert report.lags == []
 
 
-def test_of_too_many_keys_only_the_first_are_followed() -> None:
-    superseded = Superseded(100, capacity=2)
-    (batch,) = iter_batches(encode_batch([Record(timestamp=0)] * 5))
-    keys = [b"a", b"b", b"c", None, b"a"]
-    superseded.watch(batch.header, keys, [1, 2, 4, 8, 16])
-    assert (superseded.records, superseded.size, superseded.is_whole) == (1, 1, False)
-    superseded.watch(batch.placed(99, 0).header, keys, [1] * 5)  # it is not wholly below the end
-    assert superseded.records == 1
+def test_what_a_compaction_would_remove_is_what_it_removes(tmp_path: Path) -> None:
+    """Superseded records, tombstones whose time is over, and what lies below the log's start."""
+    clock = StillClock(1_700_000_000_000)
+    config = LogConfig(cleanup_policy="compact", segment_bytes=600, delete_retention_ms=1000)
+    rng = random.Random(7)
+    with PartitionLog(tmp_path / "users-0", config=config, clock=clock) as log:
+        for turn in range(3):
+            for _ in range(40):
+                keys = [b"%d" % rng.randrange(30) for _ in range(rng.randrange(1, 5))]
+                values = [None if rng.random() < 0.3 else b"v" * rng.randrange(30) for _ in keys]
+                log.append(
+                    [Record(key=k, value=v) for k, v in zip(keys, values, strict=True)], acks=1
+                )
+            if turn == 1:
+                log.delete_records(log.log_start_offset + 15)
+            before = files_below(tmp_path)
+            preview = log.preview_compaction()
+            assert files_below(tmp_path) == before
+            result = log.compact(force=True)
+            assert preview.is_whole
+            assert preview.records == result.records_dropped > 0
+            assert preview.bytes == result.bytes_before - result.bytes_after > 0
+            clock.ms += 1001
+        assert log.preview_compaction().records == 0
+
+
+def test_of_too_many_keys_a_first_pass_is_previewed(tmp_path: Path) -> None:
+    config = LogConfig(cleanup_policy="compact", segment_bytes=2000)
+    with PartitionLog(tmp_path / "users-0", config=config) as log:
+        for number in range(300):
+            log.append([Record(key=b"%d" % (number % 150), value=b"value")], acks=1)
+        preview = log.preview_compaction(memory_bytes=8000)
+        assert not preview.is_whole
+        assert preview.records < log.compact(force=True).records_dropped
+
+
+@pytest.mark.parametrize("name", ["v2-transactions-0", "v2-compacted-0", "v1-compacted-0"])
+def test_brokers_directories_are_previewed_by_a_configuration_that_is_assumed(
+    tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(GOLDEN / name, tmp_path / "users-0")
+    partitions = find_partitions([str(tmp_path / "users-0")])
+    before = files_below(tmp_path)
+    assumed = {"cleanup_policy": "compact,delete", "retention_bytes": 0}
+    (removal,) = Report.of(Statistics(), partitions, assumed=assumed).removals
+    assert files_below(tmp_path) == before
+    assert removal.segments == len(removal.decisions)
+    config = LogConfig.from_overrides(assumed)
+    with PartitionLog(tmp_path / "users-0", config=config) as log:
+        result = log.compact(force=True)
+    assert removal.preview is not None
+    assert removal.preview.records == result.records_dropped
+    assert removal.preview.bytes == result.bytes_before - result.bytes_after
+
+
+def files_below(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
