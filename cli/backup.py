@@ -7,7 +7,7 @@ import time
 import click
 
 import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import open_store, store_option
 from logstore.cli.output import Lines, count_of, json_line, standard_output
 
 __all__ = ["backup", "restore"]
@@ -37,7 +37,7 @@ def backup(destination: str, store: str, keep: int, as_json: bool) -> None:
       logstore backup backups --keep 7
     """
     started = time.monotonic()
-    with logstore.open(store, create=False, maintenance_interval=None) as opened:
+    with open_store(store) as opened:
         result = opened.backup(destination, keep=keep)
     seconds = time.monotonic() - started
     if as_json:

@@ -12,9 +12,8 @@ import click
 
 import logstore
 from logstore.cli.interrupts import Interrupts
-from logstore.cli.options import store_option
+from logstore.cli.options import json_option, store_option
 from logstore.cli.output import complain, json_line, standard_output
-from logstore.cli.pairs import json_option
 from logstore.cli.queue_messages import message_fields
 from logstore.queues.message import Message
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 import logstore
-from logstore.cli.options import store_option
-from logstore.cli.output import WRONG_USE, Lines, json_line, standard_output
-from logstore.cli.pairs import arg_option, json_option
+from logstore.cli.options import help_alone, json_option, store_option
+from logstore.cli.output import Lines, json_line, standard_output
+from logstore.cli.pairs import arg_option
 from logstore.cli.tables import print_table
 from logstore.errors import InvalidInputError, UnknownExchangeError
 from logstore.queues.definitions import EXCHANGE_TYPES, ExchangeDefinition
@@ -23,9 +23,7 @@ _ARGUMENTS = ("durable", "auto_delete", "internal", "alternate_exchange")
 @click.pass_context
 def exchange(ctx: click.Context) -> None:
     """Declare exchanges, look at them, delete them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(WRONG_USE)
+    help_alone(ctx)
 
 
 @exchange.command(short_help="Declare an exchange.")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from logstore.cli.options import any_store_option, json_option
 from logstore.cli.output import (
     FAILED,
     WRONG_USE,
@@ -20,7 +21,7 @@ from logstore.cli.output import (
     standard_output,
     time_text,
 )
-from logstore.cli.replay_options import formatted, named_store
+from logstore.cli.replay_options import formatted
 from logstore.cli.trouble import or_trouble
 from logstore.errors import InvalidInputError, UnknownTopicError
 from logstore.fetcher import ConsumerRecord
@@ -177,20 +178,14 @@ def _tell(trouble: Trouble) -> None:
     "--files-with-matches", "-l", "files", is_flag=True, help="Print only which segments have any."
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; the exit code says it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@json_option
 @click.option(
     "--format",
     "pattern",
     metavar="FORMAT",
     help="Print each record by a pattern, as read --format does.",
 )
-@click.option(
-    "--store",
-    metavar="DIR",
-    type=click.Path(),
-    callback=named_store,
-    help="The store of topics; without it, the environment variable LOGSTORE_DIR.",
-)
+@any_store_option
 @click.pass_context
 def find(ctx: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Search for the records in whose value PATTERN, a regular expression, is found.

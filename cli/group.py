@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-import logstore
-from logstore.cli.options import confirm_deletion, store_option, yes_option
-from logstore.cli.output import WRONG_USE, Lines, count_of, json_line, standard_output
+from logstore.cli.group_commands import delete_groups, print_groups
+from logstore.cli.options import help_alone, json_option, open_store, store_option, yes_option
+from logstore.cli.output import Lines, count_of, json_line, standard_output
 from logstore.cli.resets import chosen_partitions, chosen_reset, print_changes, reset_options
 from logstore.cli.tables import print_table
 from logstore.groups.descriptions import GroupDescription, MemberDescription, OffsetDescription
-from logstore.store import Store
 
 __all__ = ["group"]
 
@@ -21,23 +20,12 @@ __all__ = ["group"]
 @click.pass_context
 def group(ctx: click.Context) -> None:
     """Look at consumer groups, move their offsets, delete them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(WRONG_USE)
-
-
-_json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
-)
-
-
-def _open(store: str, *, read_only: bool) -> Store:
-    return logstore.open(store, create=False, read_only=read_only, maintenance_interval=None)
+    help_alone(ctx)
 
 
 @group.command("list", short_help="List the groups of a store.")
 @store_option
-@_json_option
+@json_option
 def list_groups(store: str, as_json: bool) -> None:
     """List the consumer groups of the store, with their states and numbers of members.
 
@@ -45,21 +33,15 @@ def list_groups(store: str, as_json: bool) -> None:
     Example:
       logstore group list --json
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         listings = opened.groups.list()
-    if as_json:
-        for listing in listings:
-            fields = {"group": listing.name, "state": listing.state, "members": listing.members}
-            standard_output().write(json_line({"type": "group", **fields}))
-        return
-    rows = [(listing.name, listing.state, f"{listing.members}") for listing in listings]
-    print_table(Lines(), ("GROUP", "STATE", "MEMBERS"), rows)
+    print_groups("group", listings, as_json=as_json)
 
 
 @group.command(short_help="Show a group's members and how far it has come.")
 @click.argument("name", metavar="GROUP")
 @store_option
-@_json_option
+@json_option
 def describe(name: str, store: str, as_json: bool) -> None:
     """Show how far GROUP has come in each partition, and who reads it.
 
@@ -67,7 +49,7 @@ def describe(name: str, store: str, as_json: bool) -> None:
     Example:
       logstore group describe billing
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         found = opened.groups.describe(name)
     if as_json:
         standard_output().write(json_line(_group_fields(found)))
@@ -154,7 +136,7 @@ def _group_fields(found: GroupDescription) -> dict[str, Any]:
 @click.argument("name", metavar="GROUP")
 @store_option
 @reset_options
-@_json_option
+@json_option
 @click.pass_context
 def reset_offsets(
     ctx: click.Context, /, name: str, store: str, dry_run: bool, as_json: bool, **given: Any
@@ -170,7 +152,7 @@ def reset_offsets(
       logstore group reset-offsets billing --to-earliest
     """
     reset = chosen_reset(ctx, given)
-    with _open(store, read_only=dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         partitions = chosen_partitions(ctx, opened, given["topics"])
         if partitions is None:
             opened.groups.describe(name)  # raises where there is no such group: a slip of the pen
@@ -182,7 +164,7 @@ def reset_offsets(
 @click.argument("names", metavar="GROUP...", nargs=-1, required=True)
 @store_option
 @yes_option
-@_json_option
+@json_option
 @click.pass_context
 def delete(
     ctx: click.Context, names: tuple[str, ...], store: str, yes: bool, as_json: bool
@@ -195,15 +177,5 @@ def delete(
     Example:
       logstore group delete billing --yes
     """
-    names = tuple(dict.fromkeys(names))
-    with _open(store, read_only=False) as opened:
-        for name in names:
-            opened.groups.describe(name)  # raises where there is no such group
-        what = f"{count_of(len(names), 'group')} ({', '.join(names)})"
-        confirm_deletion(ctx, what, yes=yes)
-        for name in names:
-            opened.groups.delete(name)
-            if as_json:
-                standard_output().write(json_line({"type": "group-deleted", "group": name}))
-            else:
-                Lines().line(f"deleted group {name}")
+    with open_store(store) as opened:
+        delete_groups(ctx, "group", opened.groups, names, yes=yes, as_json=as_json)

@@ -13,8 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import json_option, open_store, store_option
 from logstore.cli.output import FAILED, Lines, complain, count_of, json_line, standard_output
 from logstore.cli.tables import Extent, print_changes
 from logstore.compaction import CompactionPlan, CompactionResult
@@ -32,17 +31,6 @@ def _dry_run_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--dry-run", is_flag=True, help="Say what would be done and why, and change nothing."
     )(command)
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")(
-        command
-    )
-
-
-def _open(store: str, dry_run: bool) -> Store:
-    """The store, without maintenance of its own that would get in the way."""
-    return logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None)
 
 
 def _chosen(store: Store, names: Sequence[str]) -> list[Topic]:
@@ -89,7 +77,7 @@ def error_text(error: LogstoreError | OSError) -> str:
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...")
 @store_option
 @_dry_run_option
-@_json_option
+@json_option
 @click.pass_context
 def retain(
     ctx: click.Context, topics: tuple[str, ...], store: str, dry_run: bool, as_json: bool
@@ -127,7 +115,7 @@ def retain(
 
         return show
 
-    with _open(store, dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         partitions = _Partitions(_chosen(opened, topics))
         partitions.each(one)
     if lines is not None:
@@ -191,7 +179,7 @@ def _print_json(
     help="Compact whatever is dirty, even where min_cleanable_dirty_ratio is not reached.",
 )
 @_dry_run_option
-@_json_option
+@json_option
 @click.pass_context
 def compact(
     ctx: click.Context,
@@ -257,7 +245,7 @@ def compact(
             lines.line(f"{name}: left as it is: {result.reason}")
         changes.append((name, before, after))
 
-    with _open(store, dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         partitions = _Partitions(_compacted(opened, topics))
         partitions.each(one)
     if lines is not None:

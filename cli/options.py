@@ -7,18 +7,26 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from logstore.cli.output import FAILED, complain
+import logstore
+from logstore.cli.output import FAILED, WRONG_USE, complain
+
+if TYPE_CHECKING:
+    from logstore.store import Store
 
 __all__ = [
     "ENVIRONMENT",
     "SETTINGS",
     "Settings",
+    "any_store_option",
     "config_values",
     "confirm_deletion",
+    "help_alone",
+    "json_option",
+    "open_store",
     "store_option",
     "yes_option",
 ]
@@ -51,10 +59,9 @@ def store_option(command: _Command) -> _Command:
     )(command)
 
 
-def _find_store(ctx: click.Context, _: click.Parameter, value: str | None) -> str:
-    settings = ctx.meta.get(SETTINGS, Settings())
-    store = value or settings.store or os.environ.get(ENVIRONMENT)
-    if not store:
+def _find_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    store = _named_store(ctx, parameter, value)
+    if store is None:
         raise click.UsageError(f"which store? Give --store DIR, or set {ENVIRONMENT}", ctx)
     return store
 
@@ -72,6 +79,37 @@ def config_values(
     return config
 
 
+def _named_store(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    settings = ctx.meta.get(SETTINGS, Settings())
+    return value or settings.store or os.environ.get(ENVIRONMENT) or None
+
+
+any_store_option = click.option(
+    "--store",
+    metavar="DIR",
+    type=click.Path(),
+    callback=_named_store,
+    help=f"The store of topics; without it, the environment variable {ENVIRONMENT}.",
+)
+"""For commands that need no store where they are given directories of segments."""
+
+
+def open_store(store: str, *, read_only: bool = False) -> Store:
+    """The store, which has to be there, without maintenance of its own that would get in the
+    way."""
+    return logstore.open(store, create=False, read_only=read_only, maintenance_interval=None)
+
+
+def help_alone(ctx: click.Context) -> None:
+    """The help of a family of commands, for whoever names none of them: that is wrong use."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(WRONG_USE)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask first.")
 
 

@@ -12,13 +12,9 @@ from logstore.errors import InvalidInputError
 from logstore.queues.field_table import from_json
 from logstore.queues.properties import Properties
 
-__all__ = ["arg_option", "header_option", "json_option", "property_option"]
+__all__ = ["arg_option", "header_option", "property_option"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
-)
 
 _FLAGS = ("durable", "auto_delete", "internal", "exclusive")
 _TRUTHS = {"true": True, "false": False}

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 import logstore
-from logstore.cli.options import store_option
-from logstore.cli.output import WRONG_USE, Lines, count_of, json_line, standard_output
-from logstore.cli.pairs import arg_option, header_option, json_option, property_option
+from logstore.cli.options import help_alone, json_option, store_option
+from logstore.cli.output import Lines, count_of, json_line, standard_output
+from logstore.cli.pairs import arg_option, header_option, property_option
 from logstore.cli.tables import print_table
 from logstore.errors import InvalidInputError, UnknownExchangeError, UnknownQueueError
 from logstore.queues.definitions import QueueDefinition
@@ -26,9 +26,7 @@ __all__ = ["queue", "queue_fields"]
 @click.pass_context
 def queue(ctx: click.Context) -> None:
     """Declare queues, bind them to exchanges, publish to them, look at them, delete them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(WRONG_USE)
+    help_alone(ctx)
 
 
 @queue.command(short_help="Declare a queue.")

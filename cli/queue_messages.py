@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import json_option, open_store, store_option
 from logstore.cli.output import (
     FAILED,
     Lines,
@@ -19,20 +18,14 @@ from logstore.cli.output import (
     standard_output,
     time_text,
 )
-from logstore.cli.pairs import json_option
 from logstore.cli.queue import queue, queue_fields
 from logstore.cli.tables import print_table
 from logstore.queues.descriptions import LedgerDescription, describe_ledgers
 from logstore.queues.field_table import to_json
 from logstore.queues.message import Message
 from logstore.queues.properties import Properties
-from logstore.store import Store
 
 __all__ = ["message_fields", "queue"]
-
-
-def _open(store: str, *, read_only: bool = False) -> Store:
-    return logstore.open(store, create=False, read_only=read_only, maintenance_interval=None)
 
 
 def message_fields(message: Message) -> dict[str, Any]:
@@ -91,7 +84,7 @@ def get(name: str, store: str, count: int, no_ack: bool, as_json: bool) -> None:
     Example:
       logstore queue get payments --count 2 --json
     """
-    with _open(store) as opened:
+    with open_store(store) as opened:
         messages = opened.queue(name, passive=True).get_many(count)
         _print(messages, as_json=as_json)
         if messages and not no_ack:
@@ -110,7 +103,7 @@ def peek(name: str, store: str, count: int, as_json: bool) -> None:
     Example:
       logstore queue peek payments --count 2
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         _print(opened.queue(name, passive=True).peek(count), as_json=as_json)
 
 
@@ -126,7 +119,7 @@ def purge(name: str, store: str, as_json: bool) -> None:
     Example:
       logstore queue purge payments
     """
-    with _open(store) as opened:
+    with open_store(store) as opened:
         count = opened.queue(name, passive=True).purge()
     if as_json:
         standard_output().write(json_line({"name": name, "purged": count}))
@@ -145,7 +138,7 @@ def describe(name: str, store: str, as_json: bool) -> None:
     Example:
       logstore queue describe payments
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         found = opened.queue(name, passive=True)
         fields = queue_fields(found.definition, found.counts())
         consumers = [
@@ -187,7 +180,7 @@ def ledger(ctx: click.Context, name: str, store: str, as_json: bool) -> None:
     Example:
       logstore queue ledger payments
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         work_queue = opened.queues.work_queue(opened.queue(name, passive=True).definition)
         found = describe_ledgers(work_queue)
         faults = work_queue.check()

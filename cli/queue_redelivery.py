@@ -9,10 +9,8 @@ from typing import Any, Literal
 
 import click
 
-import logstore
-from logstore.cli.options import store_option
+from logstore.cli.options import json_option, open_store, store_option
 from logstore.cli.output import Lines, count_of, json_line, standard_output
-from logstore.cli.pairs import json_option
 from logstore.cli.queue_messages import queue
 from logstore.queues.redrive import Redriven
 from logstore.queues.seeking import Sought
@@ -78,7 +76,7 @@ def seek(
     if to_earliest or to_latest:
         offset = "earliest" if to_earliest else "latest"
     now_ms = time.time_ns() // 1_000_000
-    with logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         sought = opened.queue(name, passive=True).seek(
             offset,
             time_ms=None if to_time is None else parse_time(to_time, now_ms),
@@ -145,7 +143,7 @@ def redrive(
     Example: logstore queue redrive failed --where "reason == 'rejected'" --dry-run
     """
     test = message_test(where, queue=name, now_ms=time.time_ns() // 1_000_000) if where else None
-    with logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         done = opened.queue(name, passive=True).redrive(
             where=test,
             limit=limit,

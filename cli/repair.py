@@ -6,6 +6,7 @@ from collections import Counter
 
 import click
 
+from logstore.cli.options import json_option
 from logstore.cli.output import FAILED, Lines, count_of, json_line, silence, standard_output
 from logstore.repair import Repair
 from logstore.repair import repair as repair_path
@@ -21,7 +22,7 @@ __all__ = ["repair"]
     is_flag=True,
     help="Take out damaged batches, too. What is taken out is saved beside the log.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@json_option
 @click.pass_context
 def repair(ctx: click.Context, path: str, dry_run: bool, drop_damaged: bool, as_json: bool) -> None:
     """Repair the partition, the directory of partitions or the store PATH.

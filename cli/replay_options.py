@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 
 from logstore.cli.formats import parse_format
-from logstore.cli.options import SETTINGS, Settings
+from logstore.cli.options import any_store_option, json_option
 from logstore.cli.parsing import parse_header
 from logstore.cli.read import parse_offset
 from logstore.clock import SystemClock
@@ -30,7 +30,7 @@ from logstore.segments.compression import Codec
 from logstore.segments.files import DiskFiles
 from logstore.times import parse_duration, parse_time
 
-__all__ = ["Options", "formatted", "named_store", "replay_options"]
+__all__ = ["Options", "formatted", "replay_options"]
 
 _Command = Callable[..., Any]
 
@@ -191,13 +191,6 @@ def formatted(pattern: str) -> Callable[[ConsumerRecord], bytes]:
     return form
 
 
-def named_store(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
-    """The store that was named, behind the command or in front of it, or in the environment; a
-    replay need not have one."""
-    settings = ctx.meta.get(SETTINGS, Settings())
-    return value or settings.store or os.environ.get("LOGSTORE_DIR") or None
-
-
 def _option(*names: str, **settings: Any) -> Callable[[_Command], _Command]:
     return click.option(*names, **settings)
 
@@ -350,7 +343,7 @@ _FOLDS = (
     ),
 )
 _OUTPUT = (
-    _option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line."),
+    json_option,
     _option(
         "--format",
         "pattern",
@@ -358,19 +351,12 @@ _OUTPUT = (
         help="Print each record by a pattern, as read --format does.",
     ),
 )
-_STORE = (
-    _option(
-        "--store",
-        metavar="DIR",
-        type=click.Path(),
-        callback=named_store,
-        help="The store of topics; without it, the environment variable LOGSTORE_DIR.",
-    ),
-)
 
 
 def replay_options(command: _Command) -> _Command:
     """Give the command all of its options; they arrive as the fields of :class:`Options`."""
-    for option in reversed((*_STORE, *_RANGE, *_FILTERS, *_PACE, *_SINKS, *_FOLDS, *_OUTPUT)):
+    for option in reversed(
+        (any_store_option, *_RANGE, *_FILTERS, *_PACE, *_SINKS, *_FOLDS, *_OUTPUT)
+    ):
         command = option(command)
     return command

@@ -6,14 +6,13 @@ from typing import Any
 
 import click
 
-import logstore
-from logstore.cli.options import confirm_deletion, store_option, yes_option
-from logstore.cli.output import WRONG_USE, Lines, complain, count_of, json_line, standard_output
+from logstore.cli.group_commands import delete_groups, print_groups
+from logstore.cli.options import help_alone, json_option, open_store, store_option, yes_option
+from logstore.cli.output import Lines, complain, count_of, json_line, standard_output
 from logstore.cli.resets import chosen_partitions, chosen_reset, print_changes, reset_options
 from logstore.cli.tables import print_table
 from logstore.shares.config import ShareGroupConfig
 from logstore.shares.descriptions import ShareGroupDescription, SharePartitionDescription
-from logstore.store import Store
 
 __all__ = ["share_group"]
 
@@ -22,23 +21,12 @@ __all__ = ["share_group"]
 @click.pass_context
 def share_group(ctx: click.Context) -> None:
     """Look at share groups, alter them, move their offsets, delete them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(WRONG_USE)
-
-
-_json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
-)
-
-
-def _open(store: str, *, read_only: bool) -> Store:
-    return logstore.open(store, create=False, read_only=read_only, maintenance_interval=None)
+    help_alone(ctx)
 
 
 @share_group.command("list", short_help="List the share groups of a store.")
 @store_option
-@_json_option
+@json_option
 def list_groups(store: str, as_json: bool) -> None:
     """List the share groups of the store, with their states and numbers of consumers.
 
@@ -46,21 +34,15 @@ def list_groups(store: str, as_json: bool) -> None:
     Example:
       logstore share-group list --json
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         listings = opened.share_groups.list()
-    if as_json:
-        for one in listings:
-            fields = {"share_group": one.name, "state": one.state, "members": one.members}
-            standard_output().write(json_line({"type": "share-group", **fields}))
-        return
-    rows = [(listing.name, listing.state, f"{listing.members}") for listing in listings]
-    print_table(Lines(), ("SHARE GROUP", "STATE", "MEMBERS"), rows)
+    print_groups("share group", listings, as_json=as_json)
 
 
 @share_group.command(short_help="Show how far a share group has come, and who reads for it.")
 @click.argument("name", metavar="GROUP")
 @store_option
-@_json_option
+@json_option
 def describe(name: str, store: str, as_json: bool) -> None:
     """Show how far the share group GROUP has come in each partition, its options and its consumers.
 
@@ -70,7 +52,7 @@ def describe(name: str, store: str, as_json: bool) -> None:
     Example:
       logstore share-group describe workers
     """
-    with _open(store, read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         found = opened.share_groups.describe(name)
     if as_json:
         standard_output().write(json_line(_fields(found)))
@@ -142,7 +124,7 @@ def _config(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     callback=_config,
     help="Set an option, such as share_record_lock_duration_ms=60000; may be repeated.",
 )
-@_json_option
+@json_option
 def alter(name: str, store: str, config: dict[str, Any], as_json: bool) -> None:
     """Set options of the share group GROUP; it is defined if it is not there.
 
@@ -150,7 +132,7 @@ def alter(name: str, store: str, config: dict[str, Any], as_json: bool) -> None:
     Example:
       logstore share-group alter workers --config share_record_lock_duration_ms=60000
     """
-    with _open(store, read_only=False) as opened:
+    with open_store(store) as opened:
         opened.share_groups.alter(name, **config)
         found = opened.share_groups.describe(name)
     if as_json:
@@ -164,7 +146,7 @@ def alter(name: str, store: str, config: dict[str, Any], as_json: bool) -> None:
 @click.argument("name", metavar="GROUP")
 @store_option
 @reset_options
-@_json_option
+@json_option
 @click.pass_context
 def reset_offsets(
     ctx: click.Context, /, name: str, store: str, dry_run: bool, as_json: bool, **given: Any
@@ -180,7 +162,7 @@ def reset_offsets(
       logstore share-group reset-offsets workers --topic orders:0 --to-earliest
     """
     reset = chosen_reset(ctx, given)
-    with _open(store, read_only=dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         opened.share_groups.describe(name)  # raises where there is no such group
         partitions = chosen_partitions(ctx, opened, given["topics"])
         changes = opened.share_groups.reset_offsets(
@@ -193,7 +175,7 @@ def reset_offsets(
 @click.argument("names", metavar="GROUP...", nargs=-1, required=True)
 @store_option
 @yes_option
-@_json_option
+@json_option
 @click.pass_context
 def delete(
     ctx: click.Context, names: tuple[str, ...], store: str, yes: bool, as_json: bool
@@ -206,16 +188,5 @@ def delete(
     Example:
       logstore share-group delete workers --yes
     """
-    names = tuple(dict.fromkeys(names))
-    with _open(store, read_only=False) as opened:
-        for name in names:
-            opened.share_groups.describe(name)  # raises where there is no such group
-        what = f"{count_of(len(names), 'share group')} ({', '.join(names)})"
-        confirm_deletion(ctx, what, yes=yes)
-        for name in names:
-            opened.share_groups.delete(name)
-            if as_json:
-                fields = {"type": "share-group-deleted", "share_group": name}
-                standard_output().write(json_line(fields))
-            else:
-                Lines().line(f"deleted share group {name}")
+    with open_store(store) as opened:
+        delete_groups(ctx, "share group", opened.share_groups, names, yes=yes, as_json=as_json)

@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import click
 
-import logstore
-from logstore.cli.options import confirm_deletion, store_option, yes_option
+from logstore.cli.options import confirm_deletion, open_store, store_option, yes_option
 from logstore.cli.output import Lines, count_of, json_line, standard_output
 from logstore.cli.tables import Extent, print_changes
 from logstore.errors import OffsetOutOfRangeError
 from logstore.log import PartitionLog
 from logstore.segments.filenames import partition_directory
-from logstore.store import Store
 
 __all__ = ["delete_records", "truncate"]
 
@@ -67,7 +65,7 @@ def delete_records(
     Example:
       logstore delete-records orders --partition 0 --before 3 --yes
     """
-    with _open(store, dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         log = opened.topic(topic).partition(partition)
         start, end = log.log_start_offset, log.log_end_offset
         if before > end:
@@ -120,7 +118,7 @@ def truncate(
     Example:
       logstore truncate orders --partition 0 --to 3 --dry-run
     """
-    with _open(store, dry_run) as opened:
+    with open_store(store, read_only=dry_run) as opened:
         log = opened.topic(topic).partition(partition)
         start, end = log.log_start_offset, log.log_end_offset
         if not start <= to <= end:
@@ -131,10 +129,6 @@ def truncate(
             return
         what = f"offsets {to} to {end - 1}"
         cut.carry_out(ctx, what, lambda: log.truncate(to), yes=yes)
-
-
-def _open(store: str, dry_run: bool) -> Store:
-    return logstore.open(store, create=False, read_only=dry_run, maintenance_interval=None)
 
 
 class _Cut(NamedTuple):

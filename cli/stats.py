@@ -10,9 +10,8 @@ from typing import Any
 import click
 
 import logstore
-from logstore.cli.options import config_values
+from logstore.cli.options import any_store_option, config_values, json_option
 from logstore.cli.output import FAILED, Lines, complain, standard_output
-from logstore.cli.replay_options import named_store
 from logstore.cli.stats_json import json_objects
 from logstore.cli.stats_text import print_report
 from logstore.config import LogConfig
@@ -77,14 +76,8 @@ class _Options:
     "repeated.",
 )
 @click.option("--segments", is_flag=True, help="Show each segment, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
-@click.option(
-    "--store",
-    metavar="DIR",
-    type=click.Path(),
-    callback=named_store,
-    help="The store of topics; without it, the environment variable LOGSTORE_DIR.",
-)
+@json_option
+@any_store_option
 @click.pass_context
 def stats(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> None:
     """Show what SOURCEs are made of: size by topic, partition, segment and prefix of keys, records

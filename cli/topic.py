@@ -8,9 +8,15 @@ import click
 from rich.table import Table
 
 import logstore
-from logstore.cli.options import config_values, confirm_deletion, store_option, yes_option
+from logstore.cli.options import (
+    config_values,
+    confirm_deletion,
+    help_alone,
+    json_option,
+    store_option,
+    yes_option,
+)
 from logstore.cli.output import (
-    WRONG_USE,
     Lines,
     count_of,
     json_line,
@@ -26,14 +32,7 @@ __all__ = ["topic"]
 @click.pass_context
 def topic(ctx: click.Context) -> None:
     """Create topics, look at them, alter and delete them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        ctx.exit(WRONG_USE)
-
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON objects, one a line."
-)
+    help_alone(ctx)
 
 
 @topic.command(short_help="Create a topic.")
