@@ -32,8 +32,8 @@ from logstore.errors import (
     ClosedError,
     ForkedError,
     PoisonedError,
-    ReadOnlyError,
 )
+from logstore.foundation import Foundation
 from logstore.groups.groups import Groups
 from logstore.live import Live
 from logstore.maintenance import Maintenance, PartitionReport, check_interval
@@ -131,39 +131,22 @@ class Store:
         self._producer_ids = ProducerIds(self._metadata, self._clock)
         self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         """Those that were made here; closing the store closes them, too."""
-        self._groups = Groups(
+        self._base = Foundation(
             self.path,
-            metadata=self._metadata,
-            live=self._live,
-            sessions=self._sessions,
-            topics=self._topics,
-            clock=self._clock,
-            read_only=read_only,
-            check_usable=self._check_usable,
-        )
-        self._topics.on_deletion.append(self._groups.forget_topic)
-        self._broker = Broker(
-            self.path,
-            metadata=self._metadata,
-            live=self._live,
-            sessions=self._sessions,
             files=self._files,
             clock=self._clock,
-            read_only=read_only,
-            check_usable=self._check_usable,
+            metadata=self._metadata,
+            topics=self._topics,
+            live=self._live,
+            sessions=self._sessions,
             making=held_making,
-        )
-        self._share_groups = ShareGroups(
-            self.path,
-            metadata=self._metadata,
-            live=self._live,
-            sessions=self._sessions,
-            topics=self._topics,
-            files=self._files,
-            clock=self._clock,
             read_only=read_only,
             check_usable=self._check_usable,
         )
+        self._groups = Groups(self._base)
+        self._topics.on_deletion.append(self._groups.forget_topic)
+        self._broker = Broker(self._base)
+        self._share_groups = ShareGroups(self._base)
         self._topics.on_deletion.append(self._share_groups.forget_topic)
         self._maintenance = Maintenance(
             self._files,
@@ -374,7 +357,7 @@ class Store:
         self._check_usable()
         consumer = Consumer(
             Topics(self._topics),
-            None if self._read_only else self._groups,
+            None if self._base.read_only else self._groups,
             ConsumerConfig.from_options(options),
             files=self._files,
             clock=self._clock,
@@ -412,9 +395,7 @@ class Store:
         running, in this process or another one, and fences it. Commit point: the change of the
         definitions that gives it the next epoch.
         """
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        self._base.check_writable()
         config = ProducerConfig.from_options(options)
         producer = Producer(Topics(self._topics), self._producer_ids, config, clock=self._clock)
         self._producers.add(producer)
@@ -425,9 +406,7 @@ class Store:
     def maintain(self) -> list[PartitionReport] | None:
         """Do a round of retention and compaction now, and return what was done to each partition;
         None when another process is doing one."""
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        self._base.check_writable()
         return self._maintenance.run()
 
     def backup(self, destination: str | os.PathLike[str], *, keep: int = 1) -> BackupResult:
@@ -435,9 +414,7 @@ class Store:
 
         The ``keep`` newest backups in it stay; see :mod:`logstore.backup`.
         """
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self.path}: the store was opened for reading only")
+        self._base.check_writable()
         self._groups.checkpoint()
         self._share_groups.checkpoint()
         self._broker.checkpoint()

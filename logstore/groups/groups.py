@@ -8,16 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
-from logstore.clock import Clock
 from logstore.errors import (
     FencedMemberError,
     GroupNotEmptyError,
     IllegalGenerationError,
     InvalidInputError,
-    ReadOnlyError,
     UnknownGroupError,
     UnknownTopicError,
 )
+from logstore.foundation import Foundation
 from logstore.groups import state
 from logstore.groups.coordinator import Coordinator
 from logstore.groups.descriptions import (
@@ -34,13 +33,10 @@ from logstore.groups.offsets import Offsets, group_from_name, restore_offsets
 from logstore.groups.records import EMPTY_SINCE, GROUP_NAMES, OffsetKey, group_id
 from logstore.groups.resets import OffsetChange, OffsetReset
 from logstore.groups.state import Group, Refusal
-from logstore.live import Live
 from logstore.log import PartitionLog
-from logstore.metadata import METADATA_TOPIC, Metadata
+from logstore.metadata import METADATA_TOPIC
 from logstore.partitions import OffsetAndMetadata, TopicPartition
-from logstore.sessions import Sessions
 from logstore.tables import Tables
-from logstore.topics import TopicCatalogue
 
 __all__ = ["Groups"]
 
@@ -51,31 +47,16 @@ _EXPIRY_SECONDS = 600.0
 class Groups:
     """The groups of an open store. Usable from many threads."""
 
-    def __init__(
-        self,
-        store: str,
-        *,
-        metadata: Metadata,
-        live: Live,
-        sessions: Sessions,
-        topics: TopicCatalogue,
-        clock: Clock,
-        read_only: bool,
-        check_usable: Callable[[], None],
-    ) -> None:
-        """``live`` and ``sessions`` are the store's, which closes them."""
-        self._store = store
-        self._metadata = metadata
-        self._topics = topics
-        self._read_only = read_only
-        self._check_usable = check_usable
-        self._clock = clock
+    def __init__(self, base: Foundation) -> None:
+        self._base = base
+        live, metadata, topics, clock = base.live, base.metadata, base.topics, base.clock
         self._names: tuple[object, Mapping[uuid.UUID, str]] = (None, {})
         """The topics' names by their ids, and the definitions that they were made from."""
-        self._live = live
         live.restorers.append(partial(restore_offsets, metadata, self._lend))
-        self._coordinator = Coordinator(live, sessions, definitions=topics.definitions, clock=clock)
-        self._offsets = Offsets(self._live, metadata, lend=self._lend, clock=clock)
+        self._coordinator = Coordinator(
+            live, base.sessions, definitions=topics.definitions, clock=clock
+        )
+        self._offsets = Offsets(live, metadata, lend=self._lend, clock=clock)
         self._mutex = threading.Lock()
         self._memberships: list[Membership] = []
         self._committed = False
@@ -90,7 +71,7 @@ class Groups:
         )
         self._next_expiry = 0.0
         self._heartbeats = Heartbeats(
-            self._coordinator, self._current, self._checkpoint_own, name=store
+            self._coordinator, self._current, self._checkpoint_own, name=base.path
         )
 
     # Members ----------------------------------------------------------------------------------
@@ -112,7 +93,7 @@ class Groups:
         ``topics`` says what it wants, and is asked again when topics have changed. ``assignor`` may
         be several, the best liked first. Raises InvalidInputError for what makes no sense.
         """
-        self._check_writable()
+        self._base.check_writable()
         group_id(group)
         options = MembershipOptions(
             (assignor,) if isinstance(assignor, str) else tuple(assignor),
@@ -151,9 +132,9 @@ class Groups:
         self, group: str, partitions: Iterable[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed for each of these partitions; None: nothing."""
-        self._check_usable()
+        self._base.check_usable()
         group_key = group_id(group)
-        definitions = self._topics.definitions()
+        definitions = self._base.topics.definitions()
         found: dict[TopicPartition, OffsetAndMetadata | None] = dict.fromkeys(partitions)
         keys = {
             OffsetKey(group_key, definitions[place.topic].topic_id, place.partition): place
@@ -180,7 +161,7 @@ class Groups:
         partition that it does not own; without a membership GroupNotEmptyError while the group has
         members. UnknownTopicError, InvalidInputError.
         """
-        self._check_writable()
+        self._base.check_writable()
         keys = self._keys(group, offsets)
         member_id, generation = "", -1
         if membership is None:
@@ -196,7 +177,7 @@ class Groups:
                         f"group {group}: topic {place.topic} is another one than the member owns"
                     )
         refusal: Exception | None = None
-        with self._live.transaction(write=True) as tables:
+        with self._base.live.transaction(write=True) as tables:
             after, _ = self._coordinator.run_in(tables, group, state.Expire())
             if membership is not None:
                 reason = state.check_commit(after, member_id, generation, offsets)
@@ -217,7 +198,7 @@ class Groups:
         self, group: str, places: Iterable[TopicPartition]
     ) -> dict[TopicPartition, OffsetKey]:
         group_key = group_id(group)
-        definitions = self._topics.definitions()
+        definitions = self._base.topics.definitions()
         keys = {}
         for place in places:
             if place.topic == METADATA_TOPIC.name:
@@ -228,15 +209,15 @@ class Groups:
             if definition is None or not 0 <= place.partition < definition.partition_count:
                 raise UnknownTopicError(
                     f"there is no partition {place.partition} of a topic called {place.topic!r} "
-                    f"in {self._store}"
+                    f"in {self._base.path}"
                 )
             keys[place] = OffsetKey(group_key, definition.topic_id, place.partition)
         return keys
 
     def checkpoint(self) -> None:
         """Put what anybody has committed since the last time on stable storage."""
-        self._check_writable()
-        if self._live.exists():
+        self._base.check_writable()
+        if self._base.live.exists():
             self._committed = False
             self._offsets.checkpoint()
 
@@ -247,7 +228,7 @@ class Groups:
     def delete_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
         """Remove what a group has committed for partitions. Raises GroupNotEmptyError while the
         group has members, UnknownGroupError, UnknownTopicError."""
-        self._check_writable()
+        self._base.check_writable()
         keys = self._keys(group, partitions).values()
         self._alone(group, lambda tables: self._remove(tables, keys))
         self._offsets.checkpoint(keys)
@@ -270,7 +251,7 @@ class Groups:
         New offsets lie within what each log holds. Raises GroupNotEmptyError while the group has
         members (a dry run is not refused), UnknownTopicError.
         """
-        self._check_usable()
+        self._base.check_usable()
         places = self._committed_places(group) if partitions is None else list(partitions)
         if partitions is not None:
             self._keys(group, places)
@@ -284,7 +265,7 @@ class Groups:
                 changes[place] = OffsetChange(before[place], reset.offset_in(log, before[place]))
         if dry_run:
             return changes
-        self._check_writable()
+        self._base.check_writable()
         keys = self._keys(group, changes)
 
         def move(tables: Tables) -> None:
@@ -306,29 +287,29 @@ class Groups:
 
     def forget_topic(self, topic_id: uuid.UUID) -> None:
         """Remove what all groups have committed for a topic that was deleted."""
-        if not self._live.exists():
+        if not self._base.live.exists():
             return
         keys = self._offsets.of_topic(topic_id)
         if keys:
-            with self._live.transaction(write=True) as tables:
+            with self._base.live.transaction(write=True) as tables:
                 self._remove(tables, keys)
             self._offsets.checkpoint(keys)
 
     def expire_offsets(self) -> None:
         """Remove what groups have committed and ``offsets_retention_minutes`` have passed over (see
         ``logstore.groups.expiry``); maintenance does it every ten minutes."""
-        self._check_writable()
-        if self._live.exists():
-            self._expiry.run(self._topics.settings.offsets_retention_minutes * 60_000)
+        self._base.check_writable()
+        if self._base.live.exists():
+            self._expiry.run(self._base.topics.settings.offsets_retention_minutes * 60_000)
 
     # Groups -----------------------------------------------------------------------------------
 
     def list(self) -> Sequence[GroupListing]:
         """All groups, by name."""
-        self._check_usable()
-        if not self._live.exists():
+        self._base.check_usable()
+        if not self._base.live.exists():
             return []
-        if not self._live.usable():
+        if not self._base.live.usable():
             return [GroupListing(name, "Empty", 0) for name in self._names_in_checkpoint()]
         listings = []
         for name in self._coordinator.names():
@@ -337,7 +318,7 @@ class Groups:
         return listings
 
     def _names_in_checkpoint(self) -> Sequence[str]:
-        with self._metadata.transaction() as meta:
+        with self._base.metadata.transaction() as meta:
             return sorted(group_from_name(row).name for _, row in meta.items(GROUP_NAMES))
 
     def _living(self, name: str) -> Group:
@@ -348,7 +329,7 @@ class Groups:
 
     def describe(self, group: str) -> GroupDescription:
         """A group's members, and how far it has come. Raises UnknownGroupError."""
-        self._check_usable()
+        self._base.check_usable()
         self._check_exists(group)
         living = self._living(group)
         owners = {
@@ -378,7 +359,7 @@ class Groups:
     def delete(self, group: str) -> None:
         """Remove a group and what it has committed. Raises GroupNotEmptyError while it has members,
         UnknownGroupError."""
-        self._check_writable()
+        self._base.check_writable()
         keys = list(self._offsets.of_group(group_id(group)))
 
         def delete(tables: Tables) -> None:
@@ -388,7 +369,7 @@ class Groups:
         self._alone(group, delete)
         if keys:
             self._offsets.checkpoint(keys)
-        with self._metadata.transaction(write=True) as meta:
+        with self._base.metadata.transaction(write=True) as meta:
             meta.delete(GROUP_NAMES, group_id(group))
             meta.delete(EMPTY_SINCE, group_id(group))
 
@@ -399,7 +380,7 @@ class Groups:
         if must_exist:
             self._check_exists(group)
         self._coordinator.bury(group)
-        with self._live.transaction(write=True) as tables:
+        with self._base.live.transaction(write=True) as tables:
             after, _ = self._coordinator.run_in(tables, group, state.Expire())
             if not after.members:
                 action(tables)
@@ -408,11 +389,11 @@ class Groups:
 
     def _check_exists(self, group: str) -> None:
         key = group_id(group)
-        exists = self._live.exists() and (
+        exists = self._base.live.exists() and (
             self._coordinator.look(group).number > 0 or bool(self._offsets.of_group(key))
         )
         if not exists:
-            raise UnknownGroupError(f"there is no group called {group!r} in {self._store}")
+            raise UnknownGroupError(f"there is no group called {group!r} in {self._base.path}")
 
     # Logs and life ----------------------------------------------------------------------------
 
@@ -423,7 +404,7 @@ class Groups:
         return None if name is None else self._lend_log(TopicPartition(name, number))
 
     def _names_by_id(self) -> Mapping[uuid.UUID, str]:
-        definitions = self._topics.definitions()
+        definitions = self._base.topics.definitions()
         source, names = self._names
         if source is not definitions:
             names = {definition.topic_id: name for name, definition in definitions.items()}
@@ -431,22 +412,17 @@ class Groups:
         return names
 
     def _lend_log(self, place: TopicPartition) -> AbstractContextManager[PartitionLog] | None:
-        definition = self._topics.definitions().get(place.topic)
+        definition = self._base.topics.definitions().get(place.topic)
         if definition is None or not 0 <= place.partition < definition.partition_count:
             return None
-        return self._topics.lend(self._topics.get(place.topic), place.partition)
-
-    def _check_writable(self) -> None:
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
+        return self._base.topics.lend(self._base.topics.get(place.topic), place.partition)
 
     def maintain(self) -> None:
         """What has to be done from time to time: a checkpoint of what anybody has committed, and
         away with what has expired."""
         self.checkpoint()
-        if self._clock.monotonic() >= self._next_expiry:
-            self._next_expiry = self._clock.monotonic() + _EXPIRY_SECONDS
+        if self._base.clock.monotonic() >= self._next_expiry:
+            self._next_expiry = self._base.clock.monotonic() + _EXPIRY_SECONDS
             self.expire_offsets()
 
     def close(self) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from logstore.appending import Acks
-from logstore.clock import Clock
 from logstore.errors import (
     InvalidInputError,
     PreconditionFailedError,
-    ReadOnlyError,
     UnknownExchangeError,
     UnknownQueueError,
 )
-from logstore.live import Live
+from logstore.foundation import Foundation
 from logstore.log import PartitionLog
-from logstore.metadata import Metadata
 from logstore.queues.attendance import note_use
 from logstore.queues.catalogue import Catalogue, DestinationType
 from logstore.queues.channel import Channel
@@ -51,8 +48,6 @@ from logstore.queues.publishing import (
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
 from logstore.queues.rpc import RpcClient
-from logstore.segments.files import Files
-from logstore.sessions import Sessions
 
 __all__ = ["Broker"]
 
@@ -60,44 +55,20 @@ __all__ = ["Broker"]
 class Broker:
     """The exchanges and queues of an open store. Usable from many threads."""
 
-    def __init__(
-        self,
-        store: str,
-        *,
-        metadata: Metadata,
-        live: Live,
-        sessions: Sessions,
-        files: Files,
-        clock: Clock,
-        read_only: bool,
-        check_usable: Callable[[], None],
-        making: Callable[[], contextlib.AbstractContextManager[None]],
-    ) -> None:
-        self._store = store
-        self._sessions = sessions
-        self._files = files
-        self._clock = clock
-        self._read_only = read_only
-        self._check_usable = check_usable
-        self._catalogue = Catalogue(metadata, sessions=sessions, boot_id=files.boot_id())
-        self._opened = OpenQueues(
-            store,
-            self._catalogue,
-            files=files,
-            clock=clock,
-            read_only=read_only,
-            check_usable=check_usable,
-            making=making,
-            make=self._new_queue,
+    def __init__(self, base: Foundation) -> None:
+        self._base = base
+        self._catalogue = Catalogue(
+            base.metadata, sessions=base.sessions, boot_id=base.files.boot_id()
         )
+        self._opened = OpenQueues(base, self._catalogue, make=self._new_queue)
         self._open = self._opened.open
-        self._ledgers = Ledgers(live, metadata)
+        self._ledgers = Ledgers(base.live, base.metadata)
         self._opened.on_deletion.append(lambda queue_id: self._ledgers.forget(queue_id.bytes))
         self._consumption = QueueConsumption(
-            store,
+            base.path,
             ledgers=self._ledgers,
-            sessions=sessions,
-            clock=clock,
+            sessions=base.sessions,
+            clock=base.clock,
             in_use=self._opened.in_use,
             find=self._find,
             delete=self._delete_unused,
@@ -119,7 +90,7 @@ class Broker:
     ) -> Exchange:
         """The exchange of that name; with a ``type`` it is declared if it is not there. See
         ``Store.exchange``."""
-        self._check_usable()
+        self._base.check_usable()
         check_short("the name of an exchange, name", name)
         if type is None:
             if durable is not True or auto_delete or internal or alternate_exchange is not None:
@@ -130,7 +101,7 @@ class Broker:
                 return Exchange(self, self._catalogue.exchange(name))
             except UnknownExchangeError as error:
                 raise UnknownExchangeError(f"{error}; give a type to declare one") from None
-        self._check_writable()
+        self._base.check_writable()
         definition = self._catalogue.declare_exchange(
             name,
             type,
@@ -143,13 +114,13 @@ class Broker:
 
     def exchanges(self) -> list[ExchangeDefinition]:
         """All exchanges, by name, the predeclared ones included."""
-        self._check_usable()
+        self._base.check_usable()
         found = self._catalogue.topology().exchanges.values()
         return sorted(found, key=lambda exchange: exchange.name)
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> bool:
         """See ``Exchange.delete``."""
-        self._check_writable()
+        self._base.check_writable()
         return self._catalogue.delete_exchange(name, if_unused=if_unused)
 
     # Queues -----------------------------------------------------------------------------------
@@ -165,7 +136,7 @@ class Broker:
         **arguments: Any,
     ) -> Queue:
         """The queue of that name, declared if it is not there; see ``Store.queue``."""
-        self._check_usable()
+        self._base.check_usable()
         check_short("the name of a queue, name", name)
         flags = (durable, exclusive, auto_delete)
         given = flags != (None, None, None) or bool(arguments)
@@ -176,7 +147,7 @@ class Broker:
             there = self._catalogue.topology().queues.get(name)
             if passive or (there is not None and not self._catalogue.is_gone(there)):
                 return self._used(self._catalogue.queue(name))
-        self._check_writable()
+        self._base.check_writable()
         definition = self._catalogue.declare_queue(
             name,
             durable=True if durable is None else durable,
@@ -189,7 +160,7 @@ class Broker:
     def _used(self, definition: QueueDefinition) -> Queue:
         """To ask for a queue is to use it: it does not expire before long, and what expires in it
         is seen to from now on."""
-        if not self._read_only:
+        if not self._base.read_only:
             if definition.arguments.expires_ms is not None:
                 queue = self._open(definition)
                 note_use(queue)
@@ -200,7 +171,7 @@ class Broker:
 
     def queues(self) -> list[QueueDefinition]:
         """All queues, by name."""
-        self._check_usable()
+        self._base.check_usable()
         queues = self._catalogue.topology().queues.values()
         living = (queue for queue in queues if not self._catalogue.is_gone(queue))
         return sorted(living, key=lambda queue: queue.name)
@@ -214,7 +185,7 @@ class Broker:
         if_empty: bool = False,
     ) -> bool:
         """See ``Queue.delete``."""
-        self._check_writable()
+        self._base.check_writable()
         there = self._catalogue.topology().queues.get(name)
         if there is not None and (if_unused or if_empty) and not self._catalogue.is_gone(there):
             queue_id = queue_id or there.queue_id
@@ -247,14 +218,14 @@ class Broker:
             open_log=partial(self._opened.open_log, definition),
             has_log=partial(self._opened.has_log, definition),
             ledgers=self._ledgers,
-            files=self._files,
-            clock=self._clock,
-            read_only=self._read_only,
+            files=self._base.files,
+            clock=self._base.clock,
+            read_only=self._base.read_only,
             dead_letter=partial(self._bury, definition),
         )
         queue.on_work = partial(self._consumption.due, queue, 0)
         queue.on_due = partial(self._consumption.due, queue)
-        if not self._read_only:
+        if not self._base.read_only:
             row = self._ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
             if row.levels:  # there may be messages, and some of them expired
                 self._consumption.due(queue, 0)
@@ -284,20 +255,20 @@ class Broker:
 
     def work_queue(self, definition: QueueDefinition) -> WorkQueue:
         """The logs and the ledgers of a queue. Raises UnknownQueueError when it was deleted."""
-        self._check_usable()
+        self._base.check_usable()
         if definition.queue_id not in self._catalogue.topology().queue_ids:
             raise UnknownQueueError(f"queue {definition.name!r} was deleted")
         return self._open(definition)
 
     def writable_queue(self, definition: QueueDefinition) -> WorkQueue:
         """The same, to change something. Raises ReadOnlyError."""
-        self._check_writable()
+        self._base.check_writable()
         return self.work_queue(definition)
 
     @property
     def consumption(self) -> QueueConsumption:
         """Who consumes here."""
-        self._check_writable()
+        self._base.check_writable()
         return self._consumption
 
     def channel(self, *, prefetch: int = 0) -> Channel:
@@ -318,7 +289,7 @@ class Broker:
         arguments: Mapping[str, Any] | None = None,
     ) -> BindingDefinition:
         """See ``Queue.bind`` and ``Exchange.bind``."""
-        self._check_writable()
+        self._base.check_writable()
         return self._catalogue.bind(
             _name(source), _kind(destination), destination.name, routing_key, arguments
         )
@@ -331,14 +302,14 @@ class Broker:
         arguments: Mapping[str, Any] | None = None,
     ) -> bool:
         """See ``Queue.unbind`` and ``Exchange.unbind``."""
-        self._check_writable()
+        self._base.check_writable()
         return self._catalogue.unbind(
             _name(source), _kind(destination), destination.name, routing_key, arguments
         )
 
     def bindings(self) -> list[BindingDefinition]:
         """All bindings, by source, destination and routing key."""
-        self._check_usable()
+        self._base.check_usable()
         found = self._catalogue.topology().bindings
         return sorted(found, key=lambda b: (b.source, b.destination, b.routing_key))
 
@@ -346,7 +317,7 @@ class Broker:
 
     def publish(self, envelopes: Sequence[Envelope], acks: Acks) -> Confirms:
         """Publish any messages; see ``Exchange.publish_batch``."""
-        self._check_writable()
+        self._base.check_writable()
         topology = self._catalogue.topology()
         return publish(envelopes, topology=topology, open_queue=self._open, acks=acks)
 
@@ -359,7 +330,7 @@ class Broker:
         acks: Acks,
     ) -> Confirm:
         """Publish one message; see ``Exchange.publish``."""
-        self._check_writable()
+        self._base.check_writable()
         return publish_one(
             body,
             exchange,
@@ -379,7 +350,7 @@ class Broker:
         acks: Acks,
     ) -> Confirms:
         """Publish messages that have all but their bodies in common."""
-        self._check_writable()
+        self._base.check_writable()
         return publish_alike(
             bodies,
             exchange,
@@ -393,26 +364,26 @@ class Broker:
     def publish_dead(self, queue: QueueDefinition, dead: Sequence[tuple[Envelope, Reason]]) -> int:
         """Publish messages that a queue has given up where it says, at ``acks="all"``; returns how
         many were dropped (see ``publishing.publish_dead``)."""
-        self._check_writable()
+        self._base.check_writable()
         return publish_dead(
             dead,
             queue,
             topology=self._catalogue.topology(),
             open_queue=self._open,
-            now_ms=self._clock.now_ms(),
+            now_ms=self._base.clock.now_ms(),
         )
 
     def publish_into(
         self, queue: str, envelopes: Sequence[Envelope], acks: Acks = "all"
     ) -> Published | None:
         """Put messages into one queue (see ``publishing.publish_into``)."""
-        self._check_writable()
+        self._base.check_writable()
         topology = self._catalogue.topology()
         return publish_into(queue, envelopes, topology=topology, open_queue=self._open, acks=acks)
 
     def publisher(self, exchange: str, **options: Any) -> Publisher:
         """See ``Exchange.publisher``."""
-        self._check_writable()
+        self._base.check_writable()
         publisher = Publisher(
             self.publish, exchange=exchange, forget=self._publishers.discard, **options
         )
@@ -423,7 +394,7 @@ class Broker:
 
     def rpc_client(self) -> RpcClient:
         """Calls servers by request and reply; see :class:`RpcClient` and ``Queue.serve``."""
-        self._check_writable()
+        self._base.check_writable()
         client = RpcClient(self, forget=self._rpc_clients.discard)
         self._rpc_clients.add(client)
         return client
@@ -446,11 +417,6 @@ class Broker:
         self._catalogue.sweep()
         self._opened.finish_deletions()
 
-    def _check_writable(self) -> None:
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
-
     def close(self) -> None:
         """End calls that wait, send what publishers have buffered, delete the exclusive queues of
         this session, and close all queues."""
@@ -464,10 +430,10 @@ class Broker:
                 stack.callback(client.close)
 
     def _delete_own(self) -> None:
-        if self._read_only:
+        if self._base.read_only:
             return
         for queue in self._catalogue.topology().queues.values():
-            if queue.exclusive is not None and self._sessions.is_own(queue.exclusive):
+            if queue.exclusive is not None and self._base.sessions.is_own(queue.exclusive):
                 self._catalogue.delete_queue(queue.name, queue_id=queue.queue_id)
                 self._opened.finish_deletions()
 

@@ -17,17 +17,16 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 
-from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.deletion import mark_deleted, remove_deleted
 from logstore.errors import LockTimeoutError, LogstoreError, UnknownTopicError
+from logstore.foundation import Foundation
 from logstore.log import PartitionLog
 from logstore.partition_files import PartitionFiles
 from logstore.queues.catalogue import Catalogue
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.queue import WorkQueue
 from logstore.queues.retention import log_config
-from logstore.segments.files import Files
 
 __all__ = ["QUEUES", "OpenQueues"]
 
@@ -48,28 +47,21 @@ class OpenQueues:
 
     def __init__(
         self,
-        store: str,
+        base: Foundation,
         catalogue: Catalogue,
         *,
-        files: Files,
-        clock: Clock,
-        read_only: bool,
-        check_usable: Callable[[], None],
-        making: Callable[[], contextlib.AbstractContextManager[None]],
         make: Callable[[QueueDefinition], WorkQueue],
     ) -> None:
         """``make`` makes the queue of a definition, whose logs are opened here."""
         self._catalogue = catalogue
         self._make = make
-        self._files = files
-        self._check_usable = check_usable
-        self._making = making
+        self._base = base
         self._partitions = PartitionFiles(
-            os.path.join(store, QUEUES),
-            files=files,
-            clock=clock,
-            read_only=read_only,
-            making=making,
+            os.path.join(base.path, QUEUES),
+            files=base.files,
+            clock=base.clock,
+            read_only=base.read_only,
+            making=base.making,
             is_defined=lambda queue_id, _: queue_id in catalogue.topology().queue_ids,
             kind="queue",
         )
@@ -100,7 +92,7 @@ class OpenQueues:
     def open_log(self, definition: QueueDefinition, level: int) -> PartitionLog:
         """The log of a level of priority, made unless it is there; it is closed with all others.
         Raises UnknownTopicError when the queue was deleted."""
-        self._check_usable()
+        self._base.check_usable()
         key = definition.queue_id, level
         with self._opening:
             log = self._logs.get(key)
@@ -146,7 +138,7 @@ class OpenQueues:
             while True:
                 for number in self._levels(definition):
                     queue.level(number)
-                stack.enter_context(self._making())
+                stack.enter_context(self._base.making())
                 opened = {level.number for level in queue.levels()}
                 if opened.issuperset(self._levels(definition)):
                     break
@@ -171,7 +163,7 @@ class OpenQueues:
         self._drop_deleted()
         for key, queue in self._catalogue.deleting().items():
             try:
-                with self._making():
+                with self._base.making():
                     for level in self._levels(queue):
                         self._partitions.take_away(queue.queue_id.hex, level, queue.queue_id)
             except LockTimeoutError as error:
@@ -180,8 +172,8 @@ class OpenQueues:
             for forget in self.on_deletion:
                 forget(queue.queue_id)
             self._catalogue.deleted(key)
-        if self._files.is_directory(self._partitions.directory):
-            remove_deleted(self._files, self._partitions.directory)
+        if self._base.files.is_directory(self._partitions.directory):
+            remove_deleted(self._base.files, self._partitions.directory)
 
     def _drop_deleted(self) -> None:
         """Let go of queues that are not declared any more."""

@@ -17,26 +17,24 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from logstore.clock import Clock
+from logstore.definitions import TopicDefinition
 from logstore.errors import (
     GroupNotEmptyError,
     InvalidInputError,
     LogstoreError,
     PreconditionFailedError,
-    ReadOnlyError,
     UnknownGroupError,
     UnknownTopicError,
 )
+from logstore.foundation import Foundation
 from logstore.groups.records import group_id as check_group_name
 from logstore.groups.resets import OffsetChange, OffsetReset
-from logstore.live import Live
-from logstore.metadata import Change, Metadata, View
+from logstore.log import PartitionLog
+from logstore.metadata import Change, View
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.queues.consumer_rows import ConsumerRow, consumers_of
 from logstore.queues.consumption import Consumption
 from logstore.queues.ledger_store import Changes, Checkpoint, Ledgers, LedgerTables
-from logstore.segments.files import Files
-from logstore.sessions import Sessions
 from logstore.shares.config import ShareConsumerConfig, ShareGroupConfig
 from logstore.shares.consumer import ShareConsumer
 from logstore.shares.definitions import (
@@ -58,7 +56,6 @@ from logstore.shares.partition import SharePartition, unpack_place
 from logstore.shares.upkeep import ShareUpkeep
 from logstore.structure import remove_tree
 from logstore.subscription import Subscription, Topics
-from logstore.topics import TopicCatalogue
 
 __all__ = ["SHARE_GROUPS", "ShareGroups"]
 
@@ -73,35 +70,17 @@ _GROUP_OPTIONS = frozenset(field.name for field in fields(ShareGroupConfig))
 class ShareGroups:
     """The share groups of an open store. Usable from many threads."""
 
-    def __init__(
-        self,
-        store: str,
-        *,
-        metadata: Metadata,
-        live: Live,
-        sessions: Sessions,
-        topics: TopicCatalogue,
-        files: Files,
-        clock: Clock,
-        read_only: bool,
-        check_usable: Callable[[], None],
-    ) -> None:
-        self._store = store
-        self._metadata = metadata
-        self._topics = topics
-        self._files = files
-        self._clock = clock
-        self._read_only = read_only
-        self._check_usable = check_usable
-        self._ledgers = Ledgers(live, metadata, tables=_TABLES, cut=self._cut)
+    def __init__(self, base: Foundation) -> None:
+        self._base = base
+        self._ledgers = Ledgers(base.live, base.metadata, tables=_TABLES, cut=self._cut)
         self._mutex = threading.Lock()
         self._groups: dict[uuid.UUID, ShareGroup] = {}
         """Those that are in use here."""
         self._consumption: Consumption[ShareGroup] = Consumption(
-            store,
+            base.path,
             ledgers=self._ledgers,
-            sessions=sessions,
-            clock=clock,
+            sessions=base.sessions,
+            clock=base.clock,
             in_use=self._in_use,
             find=self._find,
             is_over=lambda *_: False,
@@ -113,11 +92,11 @@ class ShareGroups:
         """Cut a checkpoint back to its log's end, before anybody appends to it: or a group would
         skip records that nobody has read."""
         topic_id, number = unpack_place(key[16:])
-        for topic in self._topics.definitions().values():
+        for topic in self._base.topics.definitions().values():
             if topic.topic_id != topic_id:
                 continue
             try:
-                lent = self._topics.lend(self._topics.get(topic.name), number)
+                lent = self._base.topics.lend(self._base.topics.get(topic.name), number)
                 if lent is None:
                     continue
                 with lent as log:
@@ -140,19 +119,19 @@ class ShareGroups:
 
     def _definitions(self) -> dict[str, ShareGroupDefinition]:
         """All groups, by name."""
-        found = self._metadata.items(SHARE_GROUP_PREFIX)
-        groups = (share_group_from(key, one, self._store) for key, one in found.items())
+        found = self._base.metadata.items(SHARE_GROUP_PREFIX)
+        groups = (share_group_from(key, one, self._base.path) for key, one in found.items())
         return {group.name: group for group in groups}
 
     def _definition(self, name: str) -> ShareGroupDefinition:
         check_group_name(name)
         found = self._definitions().get(name)
         if found is None:
-            raise UnknownGroupError(f"there is no share group called {name!r} in {self._store}")
+            raise UnknownGroupError(f"there is no share group called {name!r} in {self._base.path}")
         return found
 
     def _is_defined(self, group_id: uuid.UUID) -> bool:
-        return self._metadata.get(share_group_key(group_id)) is not None
+        return self._base.metadata.get(share_group_key(group_id)) is not None
 
     def _declared(self, name: str, options: Mapping[str, Any]) -> ShareGroupDefinition:
         """The group of that name, defined unless it is there. Raises PreconditionFailedError where
@@ -162,13 +141,13 @@ class ShareGroups:
         new = ShareGroupDefinition(uuid.uuid4(), name, dict(options))
 
         def define(view: View) -> list[Change]:
-            if _by_name(view, name, self._store) is not None:
+            if _by_name(view, name, self._base.path) is not None:
                 return []
             return [(share_group_key(new.group_id), share_group_fields(new))]
 
         found = self._definitions().get(name)
         if found is None:
-            self._metadata.update(define)
+            self._base.metadata.update(define)
             found = self._definition(name)
         known = ShareGroupConfig.from_options(found.config)
         for key in options:
@@ -187,25 +166,25 @@ class ShareGroups:
         for a dead-letter topic that is not there. Commit point: the group's definition in
         ``__metadata``.
         """
-        self._check_writable()
+        self._base.check_writable()
         check_group_name(name)
         self._check_dead_letters(ShareGroupConfig.from_options(options))
 
         def alter(view: View) -> list[Change]:
-            before = _by_name(view, name, self._store)
+            before = _by_name(view, name, self._base.path)
             after = ShareGroupDefinition(uuid.uuid4(), name, options)
             if before is not None:
                 after = before._replace(config={**before.config, **options})
             return [(share_group_key(after.group_id), share_group_fields(after))]
 
-        self._metadata.update(alter)
+        self._base.metadata.update(alter)
         self._refresh()
 
     def _check_dead_letters(self, config: ShareGroupConfig) -> None:
         """Raise UnknownTopicError, or InvalidInputError, for a topic that dead letters cannot go
         to."""
         name = config.errors_deadletterqueue_topic_name
-        if name and self._topics.get(name).config.compacts:
+        if name and self._base.topics.get(name).config.compacts:
             raise InvalidInputError(
                 f"errors_deadletterqueue_topic_name={name!r} is a compacted topic: it keeps no "
                 "records without a key, and of others the last one of each alone"
@@ -234,20 +213,23 @@ class ShareGroups:
                 group = ShareGroup(
                     definition,
                     directory=self._directory(definition.group_id),
-                    topics=self._topics.definitions,
-                    open_log=lambda topic, number: self._topics.get(topic.name).partition(number),
+                    topics=self._base.topics.definitions,
+                    open_log=self._open_log,
                     is_defined=self._is_defined,
                     ledgers=self._ledgers,
-                    files=self._files,
-                    clock=self._clock,
-                    read_only=self._read_only,
+                    files=self._base.files,
+                    clock=self._base.clock,
+                    read_only=self._base.read_only,
                 )
                 group.on_work = partial(self._consumption.due, group, 0)
                 self._groups[definition.group_id] = group
             return group
 
+    def _open_log(self, topic: TopicDefinition, number: int) -> PartitionLog:
+        return self._base.topics.get(topic.name).partition(number)
+
     def _directory(self, group_id: uuid.UUID) -> str:
-        return os.path.join(self._store, SHARE_GROUPS, group_id.hex)
+        return os.path.join(self._base.path, SHARE_GROUPS, group_id.hex)
 
     def _in_use(self) -> list[ShareGroup]:
         self._refresh()
@@ -266,10 +248,10 @@ class ShareGroups:
         self, topics: Iterable[str], pattern: Any, options: dict[str, Any]
     ) -> ShareConsumer:
         """See ``Store.share_consumer``."""
-        self._check_writable()
+        self._base.check_writable()
         for_group = {key: options.pop(key) for key in list(options) if key in _GROUP_OPTIONS}
         config = ShareConsumerConfig.from_options(options)
-        subscription = Subscription(Topics(self._topics), topics, pattern, None)
+        subscription = Subscription(Topics(self._base.topics), topics, pattern, None)
         for internal in subscription.missing():
             raise InvalidInputError(
                 f"{internal!r} is the store's own topic: it is read without a group"
@@ -299,7 +281,7 @@ class ShareGroups:
 
     def list(self) -> Sequence[ShareGroupListing]:
         """All share groups, by name."""
-        self._check_usable()
+        self._base.check_usable()
         return [
             ShareGroupListing(name, _state(members), len(members))
             for name, definition in sorted(self._definitions().items())
@@ -316,7 +298,7 @@ class ShareGroups:
 
     def describe(self, name: str) -> ShareGroupDescription:
         """A group's options, its consumers, and how far it has come. Raises UnknownGroupError."""
-        self._check_usable()
+        self._base.check_usable()
         definition = self._definition(name)
         members = self._members(definition)
         config = ShareGroupConfig.from_options(definition.config)
@@ -343,18 +325,18 @@ class ShareGroups:
         Commit point: the removal of its definition in ``__metadata``. What a crash behind it leaves
         is taken away by maintenance.
         """
-        self._check_writable()
+        self._base.check_writable()
         definition = self._definition(name)
         self._alone(definition, lambda _: None)
-        self._metadata.update(lambda view: [(share_group_key(definition.group_id), None)])
+        self._base.metadata.update(lambda view: [(share_group_key(definition.group_id), None)])
         self._refresh()
         self._take_away(definition.group_id)
 
     def _take_away(self, group_id: uuid.UUID) -> None:
         self._ledgers.forget(group_id.bytes)
         directory = self._directory(group_id)
-        if self._files.is_directory(directory):
-            remove_tree(self._files, directory)
+        if self._base.files.is_directory(directory):
+            remove_tree(self._base.files, directory)
 
     def _alone(self, definition: ShareGroupDefinition, action: Callable[[Changes], None]) -> None:
         """Do something to a group that has no consumers, in one transaction."""
@@ -386,7 +368,7 @@ class ShareGroups:
         Raises GroupNotEmptyError while the group has consumers (a dry run is not refused),
         UnknownGroupError, UnknownTopicError.
         """
-        self._check_usable()
+        self._base.check_usable()
         definition = self._definition(name)
         group = self._open(definition)
         found = self._partitions(definition)
@@ -399,7 +381,7 @@ class ShareGroups:
             changes[place] = OffsetChange(before, reset.offset_in(one.log, before))
         if dry_run:
             return changes
-        self._check_writable()
+        self._base.check_writable()
 
         def restart(transaction: Changes) -> None:
             for one in found:
@@ -414,11 +396,12 @@ class ShareGroups:
     def _asked_for(
         self, group: ShareGroup, places: Sequence[TopicPartition]
     ) -> Sequence[SharePartition]:
-        definitions = self._topics.definitions()
+        definitions = self._base.topics.definitions()
         for topic, number in places:
             if topic not in definitions or not 0 <= number < definitions[topic].partition_count:
                 raise UnknownTopicError(
-                    f"there is no partition {number} of a topic called {topic!r} in {self._store}"
+                    f"there is no partition {number} of a topic called {topic!r} in "
+                    f"{self._base.path}"
                 )
         return group.opened([(definitions[topic], number) for topic, number in sorted(set(places))])
 
@@ -444,11 +427,6 @@ class ShareGroups:
         there = {one.group_id.bytes for one in self._definitions().values()}
         found = {key[:16] for key in self._ledgers.saved_keys(b"")} - there
         return {uuid.UUID(bytes=one) for one in found}
-
-    def _check_writable(self) -> None:
-        self._check_usable()
-        if self._read_only:
-            raise ReadOnlyError(f"{self._store}: the store was opened for reading only")
 
     def close(self) -> None:
         """Close all consumers, which releases what they have not acknowledged. Logs have to be open
