@@ -102,7 +102,6 @@ class Store:
         self.path = os.fsdecode(path)
         self._files: Files = files or DiskFiles()
         self._clock: Clock = clock or SystemClock()
-        self._read_only = read_only
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._closing = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Iterator
 
 from logstore.replication import placement
 from logstore.replication.broker import Broker
@@ -88,11 +89,16 @@ class Cluster:
         self._incarnations[node] = 0
         self._start(node)
 
+    def _placed(self, kind: str, count: int) -> Iterator[tuple[int, str]]:
+        """Clients by number and name, each one on the network before it is made."""
+        for number in range(count):
+            node = f"{kind}{number}"
+            self.network.place(node, self.scenario.cluster.rack_of(number))
+            yield number, node
+
     def _add_clients(self) -> None:
         settings, workload = self.scenario.cluster, self.scenario.workload
-        for number in range(workload.producers):
-            node = f"p{number}"
-            self.network.place(node, settings.rack_of(number))
+        for number, node in self._placed("p", workload.producers):
             producer = SimulatedProducer(
                 self.simulation,
                 self.network,
@@ -104,9 +110,7 @@ class Cluster:
                 settings=workload,
             )
             self.producers.append(producer)
-        for number in range(workload.consumers):
-            node = f"c{number}"
-            self.network.place(node, settings.rack_of(number))
+        for _, node in self._placed("c", workload.consumers):
             consumer = SimulatedConsumer(
                 self.simulation,
                 self.network,
@@ -118,7 +122,7 @@ class Cluster:
             self.consumers.append(consumer)
 
     def _add_queue_clients(self) -> None:
-        settings, queues = self.scenario.cluster, self.scenario.queues
+        queues = self.scenario.queues
         if not self.queues:
             return
         publishing = WorkloadSettings(
@@ -128,9 +132,7 @@ class Cluster:
             linger_ms=0,
             request_timeout_ms=self.scenario.workload.request_timeout_ms,
         )
-        for number in range(queues.publishers):
-            node = f"q{number}"
-            self.network.place(node, settings.rack_of(number))
+        for number, node in self._placed("q", queues.publishers):
             publisher = SimulatedProducer(
                 self.simulation,
                 self.network,
@@ -142,11 +144,15 @@ class Cluster:
                 settings=publishing,
             )
             self.producers.append(publisher)
-        for number, queue in enumerate(self.queues * queues.consumers):
-            node = f"k{number}"
-            self.network.place(node, settings.rack_of(number))
+        consumed = self.queues * queues.consumers
+        for number, node in self._placed("k", len(consumed)):
             consumer = QueueConsumer(
-                self.simulation, self.network, self.brokers, node, queue=queue, settings=queues
+                self.simulation,
+                self.network,
+                self.brokers,
+                node,
+                queue=consumed[number],
+                settings=queues,
             )
             self.queue_consumers.append(consumer)
 

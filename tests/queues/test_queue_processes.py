@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,74 +17,12 @@ import logstore
 from logstore.segments.files import DiskFiles
 
 from .broker_support import start_script
+from .processes import Program, programs
 from .support import NAME, bodies, drain, numbered, opened, publish, wait_until, work_queue
 
 WORKER = Path(__file__).with_name("worker.py")
 SECONDS = float(os.environ.get("LOGSTORE_QUEUE_SECONDS", "5"))
 """How long processes are killed at random."""
-
-
-class Worker:
-    """A process, and the lines that it has said so far."""
-
-    def __init__(self, what: str, store: Path, **options: object) -> None:
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, os.fspath(WORKER), what, os.fspath(store), json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        self.lines: list[str] = []
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.endswith(b"\n"):
-                self.lines.append(line.decode().strip())
-
-    def said(self, word: str) -> list[list[str]]:
-        """What stands behind a word, line by line."""
-        found = (line.split() for line in list(self.lines))
-        return [words[1:] for words in found if words and words[0] == word]
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def leave(self) -> None:
-        """Let it end by itself."""
-        assert self.process.stdin is not None
-        if not self.process.stdin.closed:
-            self.process.stdin.close()
-        assert self.process.wait(60) == 0
-        self._thread.join(60)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(60)
-        self._thread.join(60)
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            with suppress(BrokenPipeError):
-                stream.close()
-
-
-@contextmanager
-def workers() -> Iterator[Callable[..., Worker]]:
-    started: list[Worker] = []
-
-    def start(*arguments: object, **options: object) -> Worker:
-        started.append(Worker(*arguments, **options))  # type: ignore[arg-type]
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for worker in started:
-            worker.signal(signal.SIGCONT) if worker.process.poll() is None else None
-            worker.kill()
 
 
 @pytest.fixture
@@ -102,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[logstore.Store]:
 def test_what_a_killed_consumer_held_comes_back_at_once(store: logstore.Store) -> None:
     queue = store.queue(NAME)
     times = []
-    with workers() as start, queue.consume(prefetch=1) as consumer:
+    with programs(WORKER) as start, queue.consume(prefetch=1) as consumer:
         consumer.get()  # this handle has its housekeeper; nothing is ready
         for number in range(3):
             worker = start("consume", store.path, hold=True, prefetch=3)
@@ -133,7 +66,7 @@ def test_what_a_killed_consumer_held_comes_back_at_once(store: logstore.Store) -
 
 
 def test_a_stopped_consumer_keeps_its_messages_until_its_time_is_up(tmp_path: Path) -> None:
-    with opened(tmp_path / "store") as store, workers() as start:
+    with opened(tmp_path / "store") as store, programs(WORKER) as start:
         queue = store.queue(NAME, consumer_timeout=1500)
         publish(store, b"0")
         worker = start("consume", store.path, hold=True)
@@ -161,7 +94,7 @@ def test_a_stopped_consumer_keeps_its_messages_until_its_time_is_up(tmp_path: Pa
 
 
 def test_an_auto_delete_queue_of_a_killed_consumer_goes(tmp_path: Path) -> None:
-    with opened(tmp_path / "store") as store, workers() as start:
+    with opened(tmp_path / "store") as store, programs(WORKER) as start:
         store.queue(NAME, auto_delete=True)
         other = store.queue("other")
         worker = start("consume", store.path)
@@ -203,7 +136,7 @@ def test_messages_that_nobody_is_left_to_take_back_come_back_when_somebody_opens
     with opened(tmp_path / "store") as store:
         store.queue(NAME)
         publish(store, *numbered(3))
-    with workers() as start:
+    with programs(WORKER) as start:
         worker = start("consume", tmp_path / "store", hold=True)
         wait_until(lambda: worker.said("got"))
         worker.kill()
@@ -220,7 +153,7 @@ def test_messages_that_nobody_is_left_to_take_back_come_back_when_somebody_opens
 
 
 def test_order_holds_for_one_consumer_whatever_is_killed(store: logstore.Store) -> None:
-    with workers() as start:
+    with programs(WORKER) as start:
         publisher = start("publish", store.path, name="p")
         orders = []
         for _ in range(3):
@@ -242,15 +175,15 @@ def test_nothing_confirmed_is_lost_and_nothing_is_delivered_to_two_at_a_time(
     print(f"seed {seed}")
     rng = random.Random(seed)
     names = iter(range(10_000))
-    with workers() as start:
+    with programs(WORKER) as start:
 
-        def publisher() -> Worker:
+        def publisher() -> Program:
             return start("publish", store.path, name=f"p{next(names)}", pause=0.004)
 
-        def consumer() -> Worker:
+        def consumer() -> Program:
             return start("consume", store.path, prefetch=rng.choice((1, 5, 50)))
 
-        everybody: list[Worker] = []
+        everybody: list[Program] = []
         running = {
             publisher: [publisher() for _ in range(4)],
             consumer: [consumer() for _ in "1234"],
@@ -319,7 +252,7 @@ def test_a_round_of_maintenance_looks_after_queues_that_nobody_consumes(tmp_path
         other = store.queue("other")
         publish(store, *numbered(2))
         publish(store, b"a", queue="other")
-    with workers() as start:
+    with programs(WORKER) as start:
         worker = start("consume", tmp_path / "store", hold=True, queue="other")
         wait_until(lambda: worker.said("got"))
         worker.kill()

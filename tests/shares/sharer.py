@@ -1,8 +1,8 @@
 """A share consumer as a process of its own: ``sharer.py STORE OPTIONS``.
 
 It says ``got <value> <from> <until> <delivery count>`` when it has had a record for a while, in
-nanoseconds since the machine's start, and ``accepted <value>`` when the ledger knows; it goes on
-until its standard input ends.
+nanoseconds since the machine's start, and ``accepted <value>`` when the ledger knows; numbers that
+``reject_every`` divides it rejects. It goes on until its standard input ends.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main(path: str, given: str) -> None:
     end = threading.Event()
     options = json.loads(given)
     hold = options.pop("hold", False)
+    reject_every = options.pop("reject_every", 0)
 
     def wait_for_the_end() -> None:
         os.read(0, 1)
@@ -51,6 +52,9 @@ def main(path: str, given: str) -> None:
                 say(f"got {value} {begun} {now()} {record.delivery_count}")
                 if hold:
                     end.wait()
+                if reject_every and value.isdecimal() and int(value) % reject_every == 0:
+                    record.reject()
+                    continue
                 record.accept(flush=True)
                 say(f"accepted {value}")
     say("left")
