@@ -211,9 +211,14 @@ class ShareGroup(Source[SharePartition, ShareRecord]):
         _log.warning(
             "%s: %s was cut off at %d, in front of %d", self.name, log.directory, end, cursor
         )
-        left = ledger.outstanding()
-        restart(changes.rows, partition.ledger.key, ledger.head, end)
-        ledger.restore(end, left, log.log_start_offset, end)
+        restart(
+            changes.rows,
+            partition.ledger.key,
+            ledger,
+            end,
+            left=ledger.outstanding(),
+            log_start=log.log_start_offset,
+        )
 
     def _beginning(self, log: PartitionLog, familiar: bool) -> int:
         """Where to begin in a partition; ``familiar``: the group knows its topic already, and it

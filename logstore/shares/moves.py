@@ -6,6 +6,9 @@ count no bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import (
     DEAD,
     HELD,
@@ -41,11 +44,16 @@ def drop_before(rows: Rows, key: bytes, head: Head, offset: int) -> int:
     return count
 
 
-def restart(rows: Rows, key: bytes, head: Head, offset: int) -> None:
-    """Go on at ``offset``, as if nothing had ever been delivered; all leases end."""
+def restart(
+    rows: Rows, key: bytes, ledger: Ledger, offset: int, *, left: Iterable[Span], log_start: int
+) -> None:
+    """Go on at ``offset``, which is the log's end or before it, as if nothing had been delivered
+    but what is ``left``, as far as that is in front of it; all leases end."""
+    spans = [span for span in left if span.first < offset]
+    head = ledger.head
     for kind in (LEASED, RETURNED, HELD, DEAD):
         for row, _ in list(rows.items(key + kind)):
             rows.delete(row)
-    head.cursor = offset
     head.unacked = head.returned = head.held = head.dead = 0
     head.next_due = head.earliest_deadline = NEVER
+    ledger.restore(offset, spans, log_start, offset)

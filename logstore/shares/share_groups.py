@@ -34,6 +34,7 @@ from logstore.metadata import Change, View
 from logstore.partitions import OffsetAndMetadata, TopicPartition
 from logstore.queues.consumer_rows import ConsumerRow, consumers_of
 from logstore.queues.consumption import Consumption
+from logstore.queues.ledger_rows import DEAD
 from logstore.queues.ledger_store import Changes, Checkpoint, Ledgers, LedgerTables
 from logstore.shares.config import ShareConsumerConfig, ShareGroupConfig
 from logstore.shares.consumer import ShareConsumer
@@ -386,8 +387,16 @@ class ShareGroups:
         def restart(transaction: Changes) -> None:
             for one in found:
                 after = changes[TopicPartition(one.topic, one.number)].after
-                head = transaction.of(one.ledger).head
-                restart_at(transaction.rows, one.ledger.key, head, after)
+                ledger = transaction.of(one.ledger)
+                # Dead letters that were not written yet are, unless their records come again.
+                restart_at(
+                    transaction.rows,
+                    one.ledger.key,
+                    ledger,
+                    after,
+                    left=list(ledger.spans(DEAD)),
+                    log_start=one.log.log_start_offset,
+                )
 
         self._alone(definition, restart)
         self._ledgers.checkpoint([one.ledger for one in found], tolerant=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logstore import InvalidInputError, Record, Store, UnknownTopicError
+from logstore import InvalidInputError, OffsetReset, Record, Store, UnknownTopicError
 from logstore.log import PartitionLog
 
 from .support import (
@@ -178,6 +178,24 @@ def test_they_wait_for_a_topic_that_is_not_there(
         store.create_topic(LETTERS)
         assert [letter.value for letter in letters(store, 2)] == numbered(2)
     assert caplog.text.count("there is no topic") == 1
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 5])
+def test_offsets_that_are_reset_leave_those_that_do_not_come_again(
+    store: Store, offset: int
+) -> None:
+    store.delete_topic(LETTERS)
+    produce(store, *numbered(5))
+    reject(store, 3)
+    assert described(store).archiving == 3
+    store.share_groups.reset_offsets(GROUP, OffsetReset("offset", offset))
+    waiting = min(offset, 3)
+    assert described(store).archiving == waiting
+    assert described(store).end_offset == offset
+    with sharing(store) as consumer:
+        assert values(consumer.poll()) == numbered(5)[offset:]
+        store.create_topic(LETTERS)
+        assert [letter.value for letter in letters(store, waiting)] == numbered(waiting)
 
 
 def test_without_a_dead_letter_topic_any_more_they_are_given_up(
