@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from logstore.cli.group_commands import delete_groups, print_groups
-from logstore.cli.options import help_alone, json_option, open_store, store_option, yes_option
+from logstore.cli.options import (
+    config_values,
+    help_alone,
+    json_option,
+    open_store,
+    store_option,
+    yes_option,
+)
 from logstore.cli.output import Lines, complain, count_of, json_line, standard_output
 from logstore.cli.resets import chosen_partitions, chosen_reset, print_changes, reset_options
 from logstore.cli.tables import print_table
@@ -103,14 +110,8 @@ def _fields(found: ShareGroupDescription) -> dict[str, Any]:
 
 
 def _config(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{value!r} is not of the form key=value", ctx, param)
-        key = key.replace(".", "_")
-        config[key] = ShareGroupConfig.parsed(key, text)
-    return config
+    named = {key.replace(".", "_"): text for key, text in config_values(ctx, param, values).items()}
+    return {key: ShareGroupConfig.parsed(key, text) for key, text in named.items()}
 
 
 @share_group.command(short_help="Alter or define a share group.")

@@ -81,6 +81,8 @@ class ShareGroupConfig(Options):
     ``group.share.delivery.count.limit`` of a broker, KIP-1240's option of a group.)"""
     share_partition_max_record_locks: int = option(2000, integer(1, MAX_LOCKS))
     """How many records of a partition may be acquired at a time."""
+    share_renew_acknowledge_enable: bool = option(True, one_of(True, False))
+    """Whether consumers may renew the locks of records (KIP-1222)."""
     share_isolation_level: str = option(
         "read_uncommitted", one_of("read_uncommitted", "read_committed")
     )

@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from logstore.clock import Clock
 from logstore.definitions import TopicDefinition
-from logstore.errors import LogstoreError, UnknownGroupError, UnknownTopicError
+from logstore.errors import (
+    InvalidInputError,
+    LogstoreError,
+    UnknownGroupError,
+    UnknownTopicError,
+)
 from logstore.log import PartitionLog
 from logstore.queues.consumer_rows import load_queue_row
 from logstore.queues.dead_spans import DEAD_LETTERS
@@ -422,6 +427,13 @@ class Selection(Source[SharePartition, ShareRecord]):
         taken = super().take(changes, most, session=session, fair=fair, only=only)
         self._levels = self._levels[1:] + self._levels[:1]
         return taken
+
+    def check_renewal(self) -> None:
+        """Raise InvalidInputError where the group does not allow it."""
+        if not self._group.config.share_renew_acknowledge_enable:
+            raise InvalidInputError(
+                f"{self.name} allows no renewals (share_renew_acknowledge_enable=False)"
+            )
 
     def topics(self) -> frozenset[str]:
         """The topics that it reads."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from logstore.queues.deliveries import Delivery
 from logstore.queues.message import Delivered
 from logstore.segments.record import Header
 from logstore.shares.partition import SharePartition
+
+if TYPE_CHECKING:
+    from logstore.shares.group import Selection
 
 __all__ = ["AcknowledgeType", "ShareRecord"]
 
@@ -101,9 +104,12 @@ class ShareRecord(Delivered):
     def renew(self) -> None:
         """It is being processed yet: its lock begins anew, now, and lasts as long as the first one
         (``share_record_lock_duration_ms``); it has to be accepted, released or rejected in the end.
-        The locks of other records go on as they were. Raises what ``accept`` raises, and
-        UnknownTopicError when the topic was deleted."""
-        self[0].renew(self[1])
+        The locks of other records go on as they were. Raises what ``accept`` raises,
+        UnknownTopicError when the topic was deleted, and InvalidInputError where the group does not
+        allow it (``share_renew_acknowledge_enable``)."""
+        delivery: Delivery = self[0]
+        cast("Selection", delivery.queue).check_renewal()
+        delivery.renew(self[1])
 
     def acknowledge(self, kind: AcknowledgeType) -> None:
         """One of the four."""

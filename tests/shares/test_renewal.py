@@ -127,6 +127,16 @@ def test_a_record_of_a_deleted_topic_cannot_be_renewed(store: Store) -> None:
             record.renew()
 
 
+def test_a_group_may_forbid_it(store: Store) -> None:
+    produce(store, b"0")
+    with sharing(store) as consumer:
+        [record] = consumer.poll()
+        store.share_groups.alter(GROUP, share_renew_acknowledge_enable=False)
+        with pytest.raises(InvalidInputError, match="allows no renewals"):
+            record.renew()
+        record.accept()
+
+
 def test_closing_releases_what_was_renewed(store: Store) -> None:
     produce(store, *numbered(3))
     with sharing(store) as consumer:
