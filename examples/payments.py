@@ -5,9 +5,10 @@ The orders stay in a topic, for whoever wants to read them. That each is paid fo
 nothing copied. A worker says of each order what became of it: accepted, released (the bank did not
 answer: somebody tries again) or rejected (no amount can be read from it).
 
-In the middle one worker is killed with SIGKILL: what it had in hand goes to the others. In the end
-the orders that were rejected, or tried as often as they may be, are in a topic of their own, with
-headers that tell why.
+In the middle one worker is killed with SIGKILL: what it had in hand goes to the others. (An order
+that it had paid for, and had not said so, is paid for again: a charge must carry its order's
+number, so that the bank can tell.) In the end the orders that were rejected, or tried as often as
+they may be, are in a topic of their own, with headers that tell why.
 
 From the repository's folder, with logstore installed::
 
@@ -82,7 +83,8 @@ def main(directory: str) -> Outcome:
         outcome = Outcome(*paid(store), letters(store), left(store))
     say(f"{len(outcome.paid)} orders are paid: {told(outcome.by_worker)}.")
     again = sum(count > 1 for count in outcome.paid.values())
-    say(f"{again} of them twice: the killed worker had not said yet that it was done.")
+    if again:
+        say(f"{again} of them twice: the killed worker had not said yet that it was done.")
     for order, count, why in outcome.letters:
         times = f"{count} deliver{'y' if count == 1 else 'ies'}"
         say(f"Order {order} is put aside after {times}: {why}")

@@ -12,7 +12,6 @@ import threading
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache, partial
-from types import TracebackType
 
 from logstore import fork
 from logstore.accumulator import RECORD_OVERHEAD, Accumulator, PartitionQueue
@@ -374,12 +373,7 @@ class Producer:
     def __enter__(self) -> Producer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
