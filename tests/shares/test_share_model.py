@@ -225,6 +225,16 @@ class ShareGroupMachine(RuleBasedStateMachine):
         if what == "reject":
             self.give_up(offset)
 
+    @rule(which=st.integers(0, 1))
+    def hold_on(self, which: int) -> None:
+        """One of them renews all that it holds, and time passes for the others."""
+        handle = self.handles[which]
+        for offset, record in handle.held.items():
+            record.renew()
+            handle.renewed.add(offset)
+            self.deadlines[offset] = self.clock.ahead_ms + LOCK_MS
+        self.time_passes()
+
     @precondition(lambda self: self.delivered)
     @rule()
     def time_passes(self) -> None:
