@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from logstore.cli.output import Lines, count_of, json_line, standard_output
 from logstore.cli.tables import print_table
 from logstore.replication.checkers.findings import Loss, Violation
-from logstore.replication.outcome import Outcome
+from logstore.replication.outcome import Outcome, QueueOutcome
 from logstore.replication.report.plots import label_of
 from logstore.replication.scenario import Scenario, built_in_scenarios, load_scenario
 from logstore.replication.trace import describe
@@ -102,9 +102,28 @@ _COLUMNS = (
 )
 
 
+_QUEUE_COLUMNS = (
+    "RF",
+    "ACKS",
+    "MIN ISR",
+    "CONFIRMED",
+    "DELIVERED",
+    "REDELIVERED",
+    "ACKNOWLEDGED",
+    "WAITING",
+    "LOST",
+    "ACKS LOST",
+)
+
+
 def print_outcomes(outcomes: Sequence[Outcome], *, lines: Lines) -> None:
-    """Print a row for each combination, and why anything was lost."""
+    """Print a row for each combination, another one for its queues, and why anything was lost."""
     print_table(lines, _COLUMNS, [_row(outcome) for outcome in outcomes])
+    queues = [(outcome, outcome.queues) for outcome in outcomes if outcome.queues is not None]
+    if queues:
+        lines.line("")
+        lines.line("Messages of queues:")
+        print_table(lines, _QUEUE_COLUMNS, [_queue_row(*each) for each in queues])
     first = outcomes[0]
     seconds = first.duration_ms / 1000 / len(first.seeds)
     lines.line("")
@@ -117,6 +136,32 @@ def print_outcomes(outcomes: Sequence[Outcome], *, lines: Lines) -> None:
             outcome.lost_because.items(), key=lambda item: (-item[1], item[0])
         ):
             lines.line(f"{label_of(outcome)}: {count_of(count, 'record')} lost: {reason}")
+    for outcome, queue in queues:
+        for reason, count in sorted(
+            queue.acknowledgements_lost_because.items(), key=lambda item: (-item[1], item[0])
+        ):
+            what = count_of(count, "acknowledgement")
+            lines.line(f"{label_of(outcome)}: {what} of messages lost: {reason}")
+
+
+def _queue_row(outcome: Outcome, queues: QueueOutcome) -> tuple[str, ...]:
+    return (
+        str(outcome.replication_factor),
+        str(outcome.acks),
+        str(outcome.min_insync_replicas),
+        *(
+            f"{count:,}"
+            for count in (
+                queues.confirmed,
+                queues.delivered,
+                queues.redelivered,
+                queues.acknowledged,
+                queues.waiting,
+                queues.lost,
+                queues.acknowledgements_lost,
+            )
+        ),
+    )
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
@@ -153,13 +198,17 @@ def print_losses(outcomes: Sequence[Outcome], *, lines: Lines) -> None:
                 lines.line(f"  since {reason}")
             for event in loss.causes:
                 lines.line(f"  {describe(event)}")
-        told = sum(len(loss.record_ids) for _, loss in outcome.losses)
-        if 0 < told < outcome.lost:
+        records = [loss for _, loss in outcome.losses if loss.what == "records"]
+        told = sum(len(loss.record_ids) for loss in records)
+        if outcome.losses and told < outcome.lost:
             lines.line(f"... and {count_of(outcome.lost - told, 'record')} more")
 
 
 def _records(loss: Loss) -> str:
     ids = loss.record_ids
+    if loss.what == "acknowledgements":
+        several = f"s of {len(ids):,} messages, {ids[0]} to {ids[-1]},"
+        return "the acknowledgement" + (f" of {ids[0]}" if len(ids) == 1 else several)
     return ids[0] if len(ids) == 1 else f"{len(ids):,} records, {ids[0]} to {ids[-1]},"
 
 
@@ -170,6 +219,7 @@ def _seconds(at_us: int) -> str:
 def loss_fields(loss: Loss) -> dict[str, Any]:
     """A loss's JSON object."""
     return {
+        "what": loss.what,
         "partition": loss.partition,
         "first_offset": loss.first_offset,
         "record_ids": list(loss.record_ids),

@@ -127,6 +127,8 @@ class QueueDelivered(NamedTuple):
     message_id: str
     until_us: int
     """When the lease ends."""
+    log_offset: int
+    """Where the message stands in the queue's log."""
 
 
 class QueueReleased(NamedTuple):
@@ -149,6 +151,8 @@ class QueueSettled(NamedTuple):
     leader_epoch: int
     offset: int
     message_id: str
+    log_offset: int
+    """Where the acknowledgement stands in the queue's log."""
 
 
 # --- replicas ---------------------------------------------------------------------------------

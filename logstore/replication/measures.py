@@ -14,6 +14,7 @@ from logstore.replication.history import (
     IsrChanged,
     Refused,
 )
+from logstore.replication.mirrored_queue import QUEUE_PREFIX
 
 __all__ = ["Measures", "percentile"]
 
@@ -33,9 +34,11 @@ def percentile(counts: Counter[int], share: float) -> int:
 class _Writable:
     """Whether a partition takes what its producers send."""
 
-    __slots__ = ("in_sync", "leader", "since_us")
+    __slots__ = ("in_sync", "leader", "needed", "since_us")
 
-    def __init__(self) -> None:
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+        """How many replicas have to be in sync for that."""
         self.leader = -1
         self.in_sync = 0
         self.since_us: int | None = None
@@ -52,9 +55,12 @@ class Measures:
         """How long it took from the first sending of a batch to its acknowledgement, exactly."""
         self.acknowledged = 0
         """How many records were."""
+        self.confirmed = 0
+        """How many of them are messages of queues."""
         self.refused = 0
         """How many records producers have given up."""
         self._needed = min_insync_replicas if acks == "all" else 1
+        self._needed_by_queues = min_insync_replicas
         self._partitions: dict[str, _Writable] = {}
         self._unavailable_us = 0
         history.subscribe(Acknowledged, self._acknowledged)
@@ -76,12 +82,18 @@ class Measures:
     def _acknowledged(self, event: Acknowledged) -> None:
         self.latencies_us[event.at_us - event.sent_us] += 1
         self.acknowledged += len(event.record_ids)
+        if event.partition.startswith(QUEUE_PREFIX):
+            self.confirmed += len(event.record_ids)
 
     def _refused(self, event: Refused) -> None:
         self.refused += len(event.record_ids)
 
     def _changed(self, event: Elected | IsrChanged) -> None:
-        partition = self._partitions.setdefault(event.partition, _Writable())
+        partition = self._partitions.get(event.partition)
+        if partition is None:
+            queue = event.partition.startswith(QUEUE_PREFIX)
+            needed = self._needed_by_queues if queue else self._needed
+            partition = self._partitions[event.partition] = _Writable(needed)
         if isinstance(event, Elected):
             partition.leader = event.leader
         partition.in_sync = len(event.isr)
@@ -95,7 +107,7 @@ class Measures:
                 self._look(partition, event.at_us)
 
     def _look(self, partition: _Writable, at_us: int) -> None:
-        writable = partition.leader >= 0 and partition.in_sync >= self._needed
+        writable = partition.leader >= 0 and partition.in_sync >= partition.needed
         if writable and partition.since_us is not None:
             self._unavailable_us += at_us - partition.since_us
             partition.since_us = None

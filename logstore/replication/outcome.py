@@ -10,10 +10,58 @@ from typing import Any, Literal
 from logstore.replication.checkers.findings import Loss, Violation
 from logstore.replication.measures import percentile
 
-__all__ = ["Outcome", "merge"]
+__all__ = ["Outcome", "QueueOutcome", "merge"]
 
 MOST_KEPT = 100
 """How many losses and how many violations are kept of many runs; all are counted."""
+
+
+@dataclass(slots=True)
+class QueueOutcome:
+    """What became of the messages of mirrored queues. Each message counts once."""
+
+    confirmed: int = 0
+    """Messages that publishers were told to be there."""
+    delivered: int = 0
+    """Messages that a consumer has got."""
+    redelivered: int = 0
+    """How often one was delivered that a consumer had had before."""
+    acknowledged: int = 0
+    """Messages that consumers were told to be done with."""
+    waiting: int = 0
+    """Messages that are in the queues at the end, and not done with."""
+    lost: int = 0
+    """Messages that were confirmed, are not done with, and are gone."""
+    acknowledgements_lost: int = 0
+    """How often a message came back after its consumer was told to be done with it."""
+    acknowledgements_lost_because: Counter[str] = field(default_factory=Counter)
+    """How many acknowledgements were lost for which reason."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            **{name: getattr(self, name) for name in _QUEUE_COUNTS},
+            "acknowledgements_lost_because": dict(
+                sorted(self.acknowledgements_lost_because.items())
+            ),
+        }
+
+    def add(self, other: QueueOutcome) -> None:
+        """Add that of another run."""
+        for name in _QUEUE_COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.acknowledgements_lost_because.update(other.acknowledgements_lost_because)
+
+
+_QUEUE_COUNTS = (
+    "confirmed",
+    "delivered",
+    "redelivered",
+    "acknowledged",
+    "waiting",
+    "lost",
+    "acknowledgements_lost",
+)
 
 
 @dataclass(slots=True)
@@ -27,9 +75,10 @@ class Outcome:
     seeds: tuple[int, ...] = ()
     """Which runs these are."""
     acknowledged: int = 0
-    """Records that producers were told to be there."""
+    """Records that producers were told to be there; messages of queues are records, too."""
     lost: int = 0
-    """... and that nobody can read when everything is healed."""
+    """... and that nobody can read when everything is healed; of messages, those only that no
+    consumer was done with."""
     duplicated: int = 0
     """Records that are there once more than they were sent."""
     refused: int = 0
@@ -54,6 +103,8 @@ class Outcome:
     violation_count: int = 0
     known: list[tuple[int, Violation]] = field(default_factory=list)
     """What a protocol broke that is simulated because it is known to break it."""
+    queues: QueueOutcome | None = None
+    """Of mirrored queues, where there are any."""
 
     @property
     def commit_latency_p50_ms(self) -> float:
@@ -66,7 +117,8 @@ class Outcome:
         return percentile(self.latencies_us, 0.99) / 1000
 
     def as_json(self) -> dict[str, Any]:
-        """The fields by which runs are compared, as numbers and names."""
+        """The fields by which runs are compared, as numbers and names. The first ones, up to
+        ``violations``, are a contract; further ones may come."""
         return {
             "replication_factor": self.replication_factor,
             "acks": self.acks,
@@ -76,16 +128,17 @@ class Outcome:
             "acknowledged": self.acknowledged,
             "lost": self.lost,
             "duplicated": self.duplicated,
-            "refused": self.refused,
             "unavailable_ms": self.unavailable_ms,
-            "duration_ms": self.duration_ms,
             "commit_latency_p50_ms": self.commit_latency_p50_ms,
             "commit_latency_p99_ms": self.commit_latency_p99_ms,
             "network_bytes": self.network_bytes,
-            "between_racks_bytes": self.between_racks_bytes,
             "disk_bytes": self.disk_bytes,
-            "lost_because": dict(sorted(self.lost_because.items())),
             "violations": self.violation_count,
+            "refused": self.refused,
+            "duration_ms": self.duration_ms,
+            "between_racks_bytes": self.between_racks_bytes,
+            "lost_because": dict(sorted(self.lost_because.items())),
+            "queues": None if self.queues is None else self.queues.as_json(),
         }
 
 
@@ -135,4 +188,8 @@ def _add(total: Outcome, outcome: Outcome) -> None:
     total.lost_because.update(outcome.lost_because)
     total.losses += outcome.losses[: MOST_KEPT - len(total.losses)]
     total.violations += outcome.violations[: MOST_KEPT - len(total.violations)]
+    if outcome.queues is not None:
+        if total.queues is None:
+            total.queues = QueueOutcome()
+        total.queues.add(outcome.queues)
     total.known += outcome.known[: MOST_KEPT - len(total.known)]

@@ -94,9 +94,9 @@ class QueueConsumer:
         if key in self._held:
             return  # a copy
         self._held[key] = delivery
-        for offset, name in delivery.messages:
+        for offset, name, place in delivery.messages:
             self._history.emit(
-                QueueDelivered(now_us, self.node, self.queue, epoch, offset, name, until_us)
+                QueueDelivered(now_us, self.node, self.queue, epoch, offset, name, until_us, place)
             )
         self._simulation.after(self._settings.work_ms * 1000, self._finish, key, hint)
 
@@ -109,7 +109,7 @@ class QueueConsumer:
             del self._held[key]
             return
         done = self._rng.randrange(100) >= self._settings.reject_percent
-        for offset, name in delivery.messages:
+        for offset, name, _ in delivery.messages:
             self._history.emit(
                 QueueReleased(
                     self._simulation.now_us, self.node, self.queue, hint.leader_epoch, offset, name
@@ -140,8 +140,9 @@ class QueueConsumer:
         delivery = self._held.pop((settlement.first, settlement.number), None)
         if delivery is None or not settlement.accepted:
             return
-        names = dict(delivery.messages)
+        names = {offset: name for offset, name, _ in delivery.messages}
+        place = settlement.log_offset
         for offset in offsets_of(delivery.lease, settlement.bits):
             self._history.emit(
-                QueueSettled(now_us, self.node, self.queue, epoch, offset, names[offset])
+                QueueSettled(now_us, self.node, self.queue, epoch, offset, names[offset], place)
             )

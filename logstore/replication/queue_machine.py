@@ -32,8 +32,8 @@ class Delivery(NamedTuple):
 
     consumer: str
     lease: Lease
-    messages: tuple[tuple[int, str], ...]
-    """Offsets and ids."""
+    messages: tuple[tuple[int, str, int], ...]
+    """Offsets, ids, and where each stands in the log."""
 
 
 class Settlement(NamedTuple):
@@ -46,6 +46,8 @@ class Settlement(NamedTuple):
     """Which messages of the lease it named."""
     accepted: bool
     """Whether the lease was still the consumer's."""
+    log_offset: int
+    """Where the acknowledgement stands in the log."""
 
 
 Effect = Delivery | Settlement
@@ -62,6 +64,8 @@ class QueueMachine:
     def __init__(self) -> None:
         self.messages: list[str] = []
         """The ids of all that were published, by offset."""
+        self._places: list[int] = []
+        """Where each stands in the log."""
         self.applied = 0
         """Records of the log below it are in the state."""
         self.holders: list[str] = []
@@ -79,6 +83,7 @@ class QueueMachine:
         self.applied += 1
         if record.key is None:
             self.messages.append(message_id(record.value or b""))
+            self._places.append(self.applied - 1)
             return None
         words = (record.value or b"").decode().split()
         effect = self._COMMANDS[record.key](self, *words)
@@ -102,7 +107,8 @@ class QueueMachine:
             return None
         (lease,) = leases
         offsets = range(lease.first, lease.first + lease.length)
-        return Delivery(consumer, lease, tuple((o, self.messages[o]) for o in offsets))
+        messages = tuple((o, self.messages[o], self._places[o]) for o in offsets)
+        return Delivery(consumer, lease, messages)
 
     def _longest_run(self) -> int:
         """How many messages the next lease can have: one command leases one run of offsets."""
@@ -114,7 +120,8 @@ class QueueMachine:
         lease = self._lease(first, number)
         done = int(bits, 16)
         accepted = lease is not None and self.ledger.ack(lease, done)
-        return Settlement(consumer, int(first), int(number), done, accepted)
+        place = self.applied - 1
+        return Settlement(consumer, int(first), int(number), done, accepted, place)
 
     def _return(self, _consumer: str, first: str, number: str, bits: str) -> None:
         """A consumer gives messages back."""

@@ -13,7 +13,8 @@ from logstore.replication.cluster import Cluster
 from logstore.replication.history import History
 from logstore.replication.kernel import Simulation
 from logstore.replication.measures import Measures
-from logstore.replication.outcome import MOST_KEPT, Outcome
+from logstore.replication.mirrored_queue import QUEUE_PREFIX
+from logstore.replication.outcome import MOST_KEPT, Outcome, QueueOutcome
 from logstore.replication.replica import Replica
 from logstore.replication.scenario import Scenario
 from logstore.segments.batch import iter_batches
@@ -40,7 +41,7 @@ class Run:
         self.idempotent = scenario.workload.idempotent and settings.acks == "all"
         """Whether producers are."""
         self.checkers = Checkers(history, settings, idempotent=self.idempotent)
-        self.queue_checkers = QueueCheckers(history, self.checkers.findings)
+        self.queue_checkers = QueueCheckers(history, self.checkers)
         self.measures = Measures(
             history, acks=settings.acks, min_insync_replicas=settings.min_insync_replicas
         )
@@ -60,10 +61,9 @@ class Run:
         unavailable_us = self.measures.unavailable_us(simulation.now_us)
         if not cluster.come_to_rest():
             self._tell_unrest(cluster)
-        endings = [self._ending(cluster, name) for name in (*cluster.partitions, *cluster.queues)]
-        for queue in cluster.queues:
-            self._end_of_queue(cluster, queue)
-        return self._outcome(cluster, endings, unavailable_us)
+        endings = [self._ending(cluster, name) for name in cluster.partitions]
+        queues = self._end_of_queues(cluster, endings) if cluster.queues else None
+        return self._outcome(cluster, endings, unavailable_us, queues)
 
     # The end ----------------------------------------------------------------------------------
 
@@ -83,32 +83,56 @@ class Run:
                 )
 
     def _ending(self, cluster: Cluster, name: str) -> Ending:
-        checks = self.checkers.of(name)
+        left = _left(cluster, name, self.checkers.of(name))
+        in_order = self.idempotent or self.scenario.workload.max_in_flight == 1
+        return self._compare(name, left, in_order=in_order)
+
+    def _compare(self, name: str, left: Left, *, in_order: bool) -> Ending:
         return compare(
-            checks,
-            _left(cluster, name, checks),
+            self.checkers.of(name),
+            left,
             self.checkers.findings,
             at_us=self.simulation.now_us,
-            in_order=self.idempotent or self.scenario.workload.max_in_flight == 1,
+            in_order=in_order,
+            done=self.queue_checkers.done(name) if name.startswith(QUEUE_PREFIX) else frozenset(),
         )
 
-    def _end_of_queue(self, cluster: Cluster, queue: str) -> None:
-        state = cluster.controller.partitions[queue]
-        machines = {
-            node: broker.queues[queue].machine
-            for node, broker in cluster.brokers.items()
-            if not broker.dead and node in state.isr and queue in broker.queues
-        }
-        told = [node.acknowledged for node in self.checkers.of(queue).acknowledged]
-        confirmed = [name for event in told if event is not None for name in event.record_ids]
-        self.queue_checkers.at_the_end(queue, machines, confirmed, self.simulation.now_us)
+    def _end_of_queues(self, cluster: Cluster, endings: list[Ending]) -> QueueOutcome:
+        """What became of the queues; their endings are added to those of the topic."""
+        told, checkers = QueueOutcome(), self.queue_checkers
+        for name in cluster.queues:
+            left = _left(cluster, name, self.checkers.of(name))
+            machines = {
+                node: broker.queues[name].machine
+                for node, broker in cluster.brokers.items()
+                if node in left.logs and node not in left.rotten and name in broker.queues
+            }
+            returned = checkers.at_the_end(name, machines, left.ids, self.simulation.now_us)
+            for loss in returned:
+                told.acknowledgements_lost += len(loss.record_ids)
+                for reason in loss.reasons:
+                    told.acknowledgements_lost_because[reason] += len(loss.record_ids)
+            ending = self._compare(name, left, in_order=True)
+            told.lost += ending.lost
+            told.waiting += len(next(iter(machines.values())).outstanding()) if machines else 0
+            endings.append(ending._replace(losses=ending.losses + returned))
+        told.confirmed = self.measures.confirmed
+        told.delivered, told.redelivered = checkers.delivered, checkers.redeliveries
+        told.acknowledged = checkers.settled
+        return told
 
-    def _outcome(self, cluster: Cluster, endings: list[Ending], unavailable_us: int) -> Outcome:
+    def _outcome(
+        self,
+        cluster: Cluster,
+        endings: list[Ending],
+        unavailable_us: int,
+        queues: QueueOutcome | None,
+    ) -> Outcome:
         settings, findings, measures = self.scenario.cluster, self.checkers.findings, self.measures
         losses = [loss for ending in endings for loss in ending.losses]
         because: Counter[str] = Counter()
         for loss in losses:
-            for reason in loss.reasons:
+            for reason in loss.reasons if loss.what == "records" else ():
                 because[reason] += len(loss.record_ids)
         return Outcome(
             settings.replication_factor,
@@ -131,6 +155,7 @@ class Run:
             violations=[(self.seed, violation) for violation in findings.violations],
             violation_count=findings.violation_count,
             known=[(self.seed, violation) for violation in findings.known],
+            queues=queues,
         )
 
 

@@ -137,6 +137,7 @@ share-group alter workers --config share_record_lock_duration_ms=60000 --json
 share-group reset-offsets workers --to-earliest --json
 share-group delete workers --yes --json
 simulate --replication-factor 1 --seeds 2 --json --explain | A combination of settings, simulated
+simulate mirrored-queue --seeds 1 --json | A combination of settings, simulated
 simulate --list --json | A scenario
 stats --json --segments
 topic list --json

@@ -45,6 +45,7 @@ class Story:
 
     settings: Settings = field(default_factory=Settings)
     idempotent: bool = True
+    partition: str = P
 
     def __post_init__(self) -> None:
         self.history = History()
@@ -57,7 +58,7 @@ class Story:
 
     @property
     def checks(self) -> PartitionChecks:
-        return self.checkers.of(P)
+        return self.checkers.of(self.partition)
 
     @property
     def broken(self) -> list[str]:
@@ -83,14 +84,14 @@ class Story:
     ) -> None:
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.leader = leader
-        self.history.emit(Elected(self.tick(), P, leader, self.epoch, isr, elr, clean))
+        self.history.emit(Elected(self.tick(), self.partition, leader, self.epoch, isr, elr, clean))
         if leader >= 0 and leads:
             end = self.end(leader)
-            self.history.emit(Leads(self.tick(), leader, P, self.epoch, end))
+            self.history.emit(Leads(self.tick(), leader, self.partition, self.epoch, end))
 
     def isr(self, *isr: int, elr: tuple[int, ...] = (), epoch: int | None = None) -> None:
         epoch = self.epoch if epoch is None else epoch
-        self.history.emit(IsrChanged(self.tick(), P, self.leader, epoch, 0, isr, elr))
+        self.history.emit(IsrChanged(self.tick(), self.partition, self.leader, epoch, 0, isr, elr))
 
     def append(
         self,
@@ -115,7 +116,9 @@ class Story:
         placed = encode_batch(records, base_offset=base, leader_epoch=epoch, **idempotent)
         self.logs[broker].append(placed)
         end = base + len(ids)
-        self.history.emit(Appended(self.tick(), broker, P, epoch, base, end, True, data))
+        self.history.emit(
+            Appended(self.tick(), broker, self.partition, epoch, base, end, True, data)
+        )
         if sync:
             self.sync(broker)
         return base
@@ -127,34 +130,38 @@ class Story:
         base = self.end(broker)
         self.logs[broker] += new
         end = self.end(broker)
-        event = Appended(self.tick(), broker, P, self.epoch, base, end, False, b"".join(new))
+        event = Appended(
+            self.tick(), broker, self.partition, self.epoch, base, end, False, b"".join(new)
+        )
         self.history.emit(event)
         if sync:
             self.sync(broker)
 
     def sync(self, broker: int) -> None:
-        self.history.emit(Synced(self.tick(), broker, P, self.end(broker)))
+        self.history.emit(Synced(self.tick(), broker, self.partition, self.end(broker)))
 
     def truncate(self, broker: int, batches: int, why: str = "epoch") -> None:
         """A replica cuts its log to so many batches."""
         before = self.end(broker)
         del self.logs[broker][batches:]
         after = self.end(broker)
-        self.history.emit(Truncated(self.tick(), broker, P, before, after, why))
+        self.history.emit(Truncated(self.tick(), broker, self.partition, before, after, why))
 
     def commit(self, broker: int, offset: int, *, epoch: int | None = None) -> None:
         epoch = self.epoch if epoch is None else epoch
         as_leader = broker == self.leader or epoch < self.epoch
-        event = HighWatermark(self.tick(), broker, P, epoch, offset, as_leader)
+        event = HighWatermark(self.tick(), broker, self.partition, epoch, offset, as_leader)
         self.history.emit(event)
 
     def acknowledge(self, base: int, *ids: str, epoch: int | None = None) -> None:
         epoch = self.epoch if epoch is None else epoch
-        self.history.emit(Acknowledged(self.tick(), "p1", P, 0, ids, base, epoch, 0))
+        self.history.emit(Acknowledged(self.tick(), "p1", self.partition, 0, ids, base, epoch, 0))
 
     def deliver(self, base: int, *ids: str, watermark: int = 0, consumer: str = "c1") -> None:
         watermark = watermark or base + len(ids)
-        self.history.emit(Delivered(self.tick(), consumer, P, base, ids, self.epoch, watermark))
+        self.history.emit(
+            Delivered(self.tick(), consumer, self.partition, base, ids, self.epoch, watermark)
+        )
 
     def crash(self, broker: int, mode: str = "lose") -> None:
         self.history.emit(Crashed(self.tick(), broker, mode))

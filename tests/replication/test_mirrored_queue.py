@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from logstore.replication.checkers.findings import Findings
+from logstore.replication.checkers.findings import Loss
 from logstore.replication.checkers.queues import QueueCheckers
 from logstore.replication.history import (
     Elected,
-    History,
     QueueDelivered,
     QueueReleased,
     QueueSettled,
@@ -15,6 +14,7 @@ from logstore.replication.queue_machine import QueueMachine, command
 from logstore.replication.run import Run
 from logstore.replication.scenario import load_scenario
 from logstore.segments.record import Record
+from tests.replication.story import Settings, Story
 
 Q = "jobs-0"
 
@@ -28,10 +28,12 @@ def test_followers_take_over_with_the_ledger_intact() -> None:
         outcome = run.finish()
         assert (outcome.violations, outcome.lost) == ([], 0)
         assert outcome.acknowledged > 300
-        checkers = run.queue_checkers
-        assert checkers.deliveries >= outcome.acknowledged
-        assert checkers.settled > 0.8 * outcome.acknowledged
-        assert checkers.redeliveries > 0  # what a leader had leased another one delivers again
+        queues = outcome.queues
+        assert queues is not None
+        assert queues.confirmed == outcome.acknowledged
+        assert queues.delivered >= queues.acknowledged > 0.8 * queues.confirmed
+        assert (queues.lost, queues.acknowledgements_lost) == (0, 0)
+        assert queues.redelivered > 0  # what a leader had leased another one delivers again
         cluster = run.cluster
         assert cluster is not None
         machines = [broker.queues[Q].machine for broker in cluster.brokers.values()]
@@ -53,50 +55,144 @@ def test_the_same_seed_gives_the_same_deliveries() -> None:
     assert first == deliveries()
 
 
-class Told:
-    """Checkers that are told what consumers get."""
+class Told(Story):
+    """A queue's log, and what its consumers are told of it. An acknowledgement is one more record
+    of the log."""
 
-    def __init__(self) -> None:
-        self.history = History()
-        self.findings = Findings(self.history)
-        self.checkers = QueueCheckers(self.history, self.findings)
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings or Settings(), partition=Q)
+        self.queues = QueueCheckers(self.history, self.checkers)
+        self.elect(0, (0, 1, 2))
 
-    @property
-    def broken(self) -> list[str]:
-        return [violation.kind for violation in self.findings.violations]
+    def commit_all(self, *ids: str, leader: int | None = None) -> int:
+        """Records that all in-sync replicas have; returns where they stand."""
+        leader = self.leader if leader is None else leader
+        base = self.append(leader, *ids)
+        for broker in (0, 1, 2):
+            if broker != leader:
+                self.fetch(broker, leader)
+        self.commit(leader, base + len(ids))
+        return base
 
-    def deliver(self, at_us: int, consumer: str, epoch: int, name: str = "m1") -> None:
-        event = QueueDelivered(at_us, consumer, Q, epoch, 0, name, until_us=1000)
+    def deliver_message(
+        self,
+        consumer: str,
+        name: str = "m1",
+        *,
+        number: int = 0,
+        at: int = 0,
+        lasts_us: int = 1000,
+    ) -> None:
+        now_us = self.tick()
+        until_us = now_us + lasts_us
+        self.history.emit(
+            QueueDelivered(now_us, consumer, Q, self.epoch, number, name, until_us, at)
+        )
+
+    def release(self, consumer: str) -> None:
+        self.history.emit(QueueReleased(self.tick(), consumer, Q, self.epoch, 0, "m1"))
+
+    def settle(self, consumer: str, at: int, name: str = "m1", *, number: int = 0) -> None:
+        event = QueueSettled(self.tick(), consumer, Q, self.epoch, number, name, at)
         self.history.emit(event)
+
+    def lose_everything(self) -> None:
+        """All replicas lose their disks, and the last leader goes on with nothing."""
+        for broker in (0, 1, 2):
+            self.lose_disk(broker)
+        self.isr()
+        self.elect(0, (0,), clean=False)
+
+    def finish(self, machines: dict[int, QueueMachine], *messages: str) -> list[Loss]:
+        return self.queues.at_the_end(Q, machines, messages, self.tick())
 
 
 def test_a_message_is_with_one_consumer_at_a_time_in_one_epoch() -> None:
     told = Told()
-    told.deliver(10, "k0", 1)
-    told.deliver(20, "k1", 2)  # another leader: what the first one had leased is over
-    told.deliver(2000, "k2", 2)  # its time was up
-    told.history.emit(QueueReleased(2010, "k2", Q, 2, 0, "m1"))
-    told.deliver(2020, "k0", 2)
+    told.commit_all("m1")
+    told.deliver_message("k0")
+    told.elect(1, (0, 1, 2))
+    told.deliver_message("k1", lasts_us=5)  # what the first leader had leased is over
+    told.deliver_message("k2")  # its time was up
+    told.release("k2")
+    told.deliver_message("k0")
     assert told.broken == []
-    told = Told()
-    told.deliver(10, "k0", 1)
-    told.deliver(20, "k1", 1)
+    told.deliver_message("k1")
     assert told.broken == ["two at once"]
+    assert (told.queues.delivered, told.queues.redeliveries) == (1, 4)
+
+
+def test_a_message_is_delivered_when_it_is_committed() -> None:
+    told = Told()
+    told.append(0, "m1")
+    told.deliver_message("k0")
+    told.deliver_message("k0", "m9", number=1, at=5)  # nobody has appended that
+    assert told.broken == ["uncommitted", "uncommitted"]
 
 
 def test_a_confirmed_acknowledgement_is_for_ever() -> None:
     told = Told()
-    told.deliver(10, "k0", 1)
-    told.history.emit(QueueSettled(20, "k0", Q, 1, 0, "m1"))
-    told.deliver(30, "k1", 2)
+    told.commit_all("m1")
+    told.deliver_message("k0")
+    told.settle("k0", told.commit_all("ack"))
+    told.elect(1, (0, 1, 2))
+    told.deliver_message("k1")
+    assert told.broken == ["redelivered"]
+
+
+def test_an_acknowledgement_that_was_not_committed_when_it_was_told_is_found() -> None:
+    told = Told()
+    told.commit_all("m1")
+    told.deliver_message("k0")
+    told.settle("k0", told.append(0, "ack"))
+    told.elect(1, (1, 2))
+    told.truncate(0, 1)
+    told.deliver_message("k1")
     assert told.broken == ["redelivered"]
 
 
 def test_the_same_number_is_the_same_message() -> None:
     told = Told()
-    told.deliver(10, "k0", 1, "m1")
-    told.deliver(20, "k1", 2, "m2")
+    told.commit_all("m1", "m2")
+    told.deliver_message("k0", "m1")
+    told.elect(1, (0, 1, 2))
+    told.deliver_message("k1", "m2", at=1)
     assert told.broken == ["disagreement"]
+
+
+def test_what_all_disks_have_lost_may_come_back_and_its_number_be_anothers() -> None:
+    told = Told()
+    told.commit_all("m1")
+    told.deliver_message("k0")
+    told.settle("k0", told.commit_all("ack"))
+    told.lose_everything()
+    told.append(0, "m2", sequence=0)
+    told.commit(0, 1)
+    told.deliver_message("k1", "m2")
+    assert told.broken == []
+    assert told.finish({0: machine(message("m2"))}, "m2") == []  # m1 is gone with it
+    assert (told.queues.delivered, told.queues.settled) == (2, 1)
+
+
+def test_an_acknowledgement_that_an_unclean_election_took_is_told_of() -> None:
+    told = Told(Settings(unclean_election=True, min_insync_replicas=1))
+    told.commit_all("m1")
+    told.isr(0)
+    told.deliver_message("k0")
+    acknowledged = told.append(0, "ack")
+    told.commit(0, 2)
+    told.settle("k0", acknowledged)
+    told.crash(0)
+    told.elect(1, (1,), clean=False)
+    told.truncate(0, 1)
+    told.deliver_message("k1")
+    (loss,) = told.finish({1: machine(message("m1"))}, "m1")
+    assert told.broken == []
+    assert (loss.what, loss.record_ids, loss.first_offset) == ("acknowledgements", ("m1",), 1)
+    assert loss.reasons == (
+        "an unclean election took a replica that was not known to have all records",
+    )
+    assert any(isinstance(event, Elected) and not event.clean for event in loss.causes)
 
 
 def machine(*records: Record) -> QueueMachine:
@@ -106,19 +202,23 @@ def machine(*records: Record) -> QueueMachine:
     return made
 
 
+def message(name: str) -> Record:
+    return Record(key=None, value=f"{name} and more".encode(), timestamp=-1)
+
+
 def test_the_end_of_a_queue_is_looked_at() -> None:
-    message = Record(key=None, value=b"m1 and more", timestamp=-1)
     taken = command("take", "k0", 1, 0, 1000)
     done = command("settle", "k0", 0, 1, "1")
     told = Told()
-    told.checkers.at_the_end(Q, {0: machine(message)}, ["m1"], 100)
+    told.commit_all("m1")
+    told.finish({0: machine(message("m1"))}, "m1")
     assert told.broken == []
-    told.checkers.at_the_end(Q, {0: machine(message)}, ["m1", "m2"], 100)
+    told.finish({0: machine(message("m1"))}, "m1", "m2")
     assert told.broken == ["lost"]
-    told.checkers.at_the_end(Q, {0: machine(message), 1: machine()}, [], 100)
+    told.finish({0: machine(message("m1")), 1: machine()})
     assert told.broken == ["lost", "ledgers"]
-    told.checkers.at_the_end(Q, {0: machine(message, taken, done)}, ["m1"], 100)
+    told.finish({0: machine(message("m1"), taken, done)}, "m1")
     assert told.broken == ["lost", "ledgers", "lost"]  # settled, and nobody had it
-    told.history.emit(QueueSettled(20, "k0", Q, 1, 0, "m1"))
-    told.checkers.at_the_end(Q, {0: machine(message)}, ["m1"], 100)
+    told.settle("k0", told.commit_all("ack"))
+    told.finish({0: machine(message("m1"))}, "m1")
     assert told.broken[-1] == "redelivered"

@@ -29,13 +29,13 @@ def test_messages_are_leased_settled_and_given_back() -> None:
     for name in ("m1", "m2", "m3"):
         machine.apply(message(name))
     delivery = take(machine, "c1", 2)
-    assert delivery.messages == ((0, "m1"), (1, "m2"))
+    assert delivery.messages == ((0, "m1", 0), (1, "m2", 1))
     lease = delivery.lease
     settled = machine.apply(command("settle", "c1", lease.first, lease.number, "1"))
-    assert settled == Settlement("c1", lease.first, lease.number, 1, accepted=True)
+    assert settled == Settlement("c1", lease.first, lease.number, 1, accepted=True, log_offset=4)
     machine.apply(command("return", "c1", lease.first, lease.number, "2"))
-    assert take(machine, "c2").messages == ((1, "m2"),)
-    assert take(machine, "c2").messages == ((2, "m3"),)
+    assert take(machine, "c2").messages == ((1, "m2", 1),)
+    assert take(machine, "c2").messages == ((2, "m3", 2),)
     assert machine.outstanding() == {1, 2}
     assert machine.apply(command("take", "c2", 1, 0, 1000)) is None
 
@@ -49,7 +49,7 @@ def test_leases_end_with_the_leaders_epoch_and_an_old_one_settles_nothing() -> N
     assert isinstance(settled, Settlement)
     assert not settled.accepted
     new = take(machine, "c2")
-    assert new.messages == ((0, "m1"),)
+    assert new.messages == ((0, "m1", 0),)
     assert new.lease.delivery_count == 1
     assert offsets_of(new.lease, 1) == [0]
 

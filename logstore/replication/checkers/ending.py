@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from logstore.replication.checkers.findings import Findings, Loss
@@ -42,9 +42,16 @@ class Ending(NamedTuple):
 
 
 def compare(
-    checks: PartitionChecks, left: Left, findings: Findings, *, at_us: int, in_order: bool
+    checks: PartitionChecks,
+    left: Left,
+    findings: Findings,
+    *,
+    at_us: int,
+    in_order: bool,
+    done: Set[str] = frozenset(),
 ) -> Ending:
-    """Look at everything that is left. ``in_order``: producers keep the order over retries."""
+    """Look at everything that is left. ``in_order``: producers keep the order over retries;
+    ``done``: messages of a queue that consumers are done with, which nobody misses."""
     partition = checks.lineage.partition
 
     def broken(kind: str, text: str) -> None:
@@ -71,7 +78,7 @@ def compare(
         broken("twice", f"{twice} of an idempotent producer is there {present[twice]} times")
     if in_order:
         _check_order(ids, broken)
-    lost, losses = _losses(checks, present, findings, at_us)
+    lost, losses = _losses(checks, present, findings, at_us, done)
     return Ending(lost, duplicated, losses)
 
 
@@ -109,7 +116,11 @@ def _check_order(ids: Sequence[str], broken: Callable[[str, str], None]) -> None
 
 
 def _losses(
-    checks: PartitionChecks, present: Counter[str], findings: Findings, at_us: int
+    checks: PartitionChecks,
+    present: Counter[str],
+    findings: Findings,
+    at_us: int,
+    done: Set[str],
 ) -> tuple[int, list[Loss]]:
     partition = checks.lineage.partition
     gone: list[BatchNode] = []
@@ -117,8 +128,8 @@ def _losses(
     for node in checks.acknowledged:
         told = node.acknowledged
         assert told is not None
-        missing = sum(record not in present for record in told.record_ids)
-        count += missing
+        missing = [record for record in told.record_ids if record not in present]
+        count += sum(record not in done for record in missing)
         if missing:
             gone.append(node)
     unexplained = [node for node in gone if node not in checks.missings.by_node]
@@ -135,7 +146,7 @@ def _losses(
                 f"{told.record_ids[0]} at offset {told.base_offset}, acknowledged at {told.at_us} "
                 f"us, cannot be read at the end, though {noted.promise.reasons[0]}",
             )
-    losses = checks.missings.lost(gone)
+    losses = checks.missings.lost(gone, done)
     for told in checks.unplaced:
         lost = tuple(record for record in told.record_ids if record not in present)
         if lost:

@@ -36,7 +36,8 @@ class Violation(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Acknowledged records that are gone, and nothing promised that they would not be."""
+    """Acknowledged records that are gone, or a queue's acknowledgements that are, and nothing
+    promised that they would not be."""
 
     partition: str
     first_offset: int
@@ -49,6 +50,9 @@ class Loss(NamedTuple):
     """Why nothing promised that they would be there."""
     causes: tuple[Event, ...]
     """What happened from their append on that has to do with it."""
+    what: str = "records"
+    """... or ``acknowledgements``, which consumers of a queue were told to be there: the ids are
+    those of the messages, which come back."""
 
 
 class Findings:

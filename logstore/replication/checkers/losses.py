@@ -6,6 +6,7 @@ have it. So what is lost for good is decided at the end, when everything is heal
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from logstore.replication.checkers.findings import Loss
@@ -53,33 +54,43 @@ class Missings:
         for node in nodes:
             if node in self.by_node:
                 continue
-            hardships = self._timeline.hardships(node.appended_us, node.leader, node.epoch)
-            promise = promises(self._settings, hardships, committed=committed)
+            promise = self.promise(node, committed=committed)
             missing = Missing(node, at_us, promise, causes_of(node, self._timeline))
             self.by_node[node] = missing
             if promise.holds:
                 broken.append(missing)
         return broken
 
-    def lost(self, gone: list[BatchNode]) -> list[Loss]:
+    def promise(self, node: BatchNode, *, committed: bool) -> Promise:
+        """Whether a batch has to be there: as it was when it was found missing, or as it is now."""
+        missing = self.by_node.get(node)
+        if missing is not None:
+            return missing.promise
+        hardships = self._timeline.hardships(node.appended_us, node.leader, node.epoch)
+        return promises(self._settings, hardships, committed=committed)
+
+    def lost(self, gone: list[BatchNode], done: Set[str] = frozenset()) -> list[Loss]:
         """The losses to tell of, for acknowledged batches that are gone at the end; neighbours that
-        were lost together make one."""
+        were lost together make one. What is ``done`` with is no loss."""
         losses: list[Loss] = []
         last: Missing | None = None
         for node in gone:
             missing, told = self.by_node[node], node.acknowledged
             if told is None or missing.promise.holds:
                 continue  # a broken promise is no loss to be explained
+            record_ids = tuple(name for name in told.record_ids if name not in done)
+            if not record_ids:
+                continue
             together = last is not None and last[1:] == missing[1:]
             if together and losses:
-                ids = losses[-1].record_ids + told.record_ids
+                ids = losses[-1].record_ids + record_ids
                 losses[-1] = losses[-1]._replace(record_ids=ids)
             else:
                 losses.append(
                     Loss(
                         self._timeline.partition,
                         node.base_offset,
-                        told.record_ids,
+                        record_ids,
                         acknowledged_us=told.at_us,
                         lost_us=missing.at_us,
                         reasons=missing.promise.reasons,

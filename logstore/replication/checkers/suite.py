@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from logstore.replication.checkers.commits import Committed
 from logstore.replication.checkers.findings import Findings, Wrong
@@ -37,6 +37,7 @@ from logstore.replication.history import (
     Synced,
     Truncated,
 )
+from logstore.replication.mirrored_queue import QUEUE_PREFIX
 from logstore.replication.promise import PromiseSettings
 
 __all__ = ["CheckerSettings", "Checkers", "PartitionChecks"]
@@ -58,9 +59,10 @@ class PartitionChecks:
         settings: CheckerSettings,
         timeline: PartitionTimeline,
         *,
+        acks: Literal[0, 1, "all"],
         idempotent: bool,
     ) -> None:
-        self.acks = settings.acks
+        self.acks = acks
         self.idempotent = idempotent
         self.lineage = Lineage(partition)
         self.timeline = timeline
@@ -139,8 +141,14 @@ class Checkers:
         found = self.partitions.get(partition)
         if found is None:
             timeline = self._timeline.of(partition)
+            # A queue's publishers wait for all replicas, and are idempotent, whatever others do.
+            queue = partition.startswith(QUEUE_PREFIX)
             found = self.partitions[partition] = PartitionChecks(
-                partition, self._settings, timeline, idempotent=self._idempotent
+                partition,
+                self._settings,
+                timeline,
+                acks="all" if queue else self._settings.acks,
+                idempotent=queue or self._idempotent,
             )
         return found
 
@@ -226,7 +234,7 @@ class Checkers:
             for node in checks.pending
             if not log.holds(node) and node not in checks.missings.by_node
         ]
-        everywhere = self._settings.acks == "all"
+        everywhere = checks.acks == "all"
         self._missing(checks, lacking, at_us, committed=everywhere, whose=f"broker {broker}")
 
     def _missing(
@@ -282,7 +290,7 @@ class Checkers:
         committed = checks.committed
         if committed.has(node):
             return
-        if self._settings.acks == "all" and end > committed.most_offset:
+        if checks.acks == "all" and end > committed.most_offset:
             self.findings.broken(
                 "acknowledged",
                 event.at_us,
@@ -295,7 +303,7 @@ class Checkers:
         checks.pending.append(node)
         timeline = checks.timeline
         if timeline.leader >= 0 and not checks.lineage.log(timeline.leader).holds(node):
-            everywhere = self._settings.acks == "all"
+            everywhere = checks.acks == "all"
             whose = f"broker {timeline.leader}"
             self._missing(checks, [node], event.at_us, committed=everywhere, whose=whose)
 

@@ -38,6 +38,7 @@ def report_page(
         _about(scenario, outcomes, command),
         "<h2>Bought, and paid for</h2>",
         _table(outcomes),
+        _queue_table(outcomes),
         _key(outcomes),
         '<div class="pair">',
         _figure(
@@ -129,10 +130,50 @@ def _row(outcome: Outcome) -> str:
         (f"{per_record(outcome, outcome.disk_bytes):,.0f}", False),
         (f"{outcome.violation_count:,}", outcome.violation_count > 0),
     ]
+    return _cells(cells)
+
+
+def _cells(cells: Sequence[tuple[str, bool]]) -> str:
     return "".join(f"<td{_BAD if bad else ''}>{text}</td>" for text, bad in cells)
 
 
 _BAD = ' class="bad"'
+
+
+_QUEUE_COLUMNS = (
+    "messages of queues",
+    "confirmed",
+    "delivered",
+    "delivered again",
+    "acknowledged",
+    "waiting at the end",
+    "lost",
+    "acknowledgements lost",
+)
+
+
+def _queue_table(outcomes: Sequence[Outcome]) -> str:
+    """What became of the messages of mirrored queues, if there are any."""
+    rows = ""
+    for outcome in outcomes:
+        queues = outcome.queues
+        if queues is None:
+            continue
+        cells = [
+            (escape(label_of(outcome)), False),
+            (f"{queues.confirmed:,}", False),
+            (f"{queues.delivered:,}", False),
+            (f"{queues.redelivered:,}", False),
+            (f"{queues.acknowledged:,}", False),
+            (f"{queues.waiting:,}", False),
+            (f"{queues.lost:,}", queues.lost > 0),
+            (f"{queues.acknowledgements_lost:,}", queues.acknowledgements_lost > 0),
+        ]
+        rows += f"<tr>{_cells(cells)}</tr>"
+    if not rows:
+        return ""
+    head = "".join(f"<th>{column}</th>" for column in _QUEUE_COLUMNS)
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _key(outcomes: Sequence[Outcome]) -> str:
@@ -192,7 +233,9 @@ def _losses(outcome: Outcome, partition: str) -> str:
     for _, loss in outcome.losses:
         if loss.partition == partition:
             ids = loss.record_ids
-            which = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]} ({len(ids):,} records)"
+            which = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]} ({len(ids):,} in all)"
+            if loss.what == "acknowledgements":
+                which = f"what was told to be done with, {which}"
             why = "; ".join(loss.reasons)
             lines.append(
                 f"<li>Lost at {loss.lost_us / 1e6:.3f} s: {escape(which)}, acknowledged from "
