@@ -79,6 +79,9 @@ BUGS: dict[str, PlantedBug] = {
     "empty-disk-in-sync": PlantedBug(
         "a broker that comes back with an empty disk stays in the in-sync set", 3, ROUGH
     ),
+    "epochs-not-compared": PlantedBug(
+        "a broker believes what it hears last of who leads, also what is of an older epoch", 5, LATE
+    ),
     "follower-claims-unsynced": PlantedBug(
         "a follower fetches on while what it has got is not on stable storage", 1
     ),
@@ -90,6 +93,12 @@ BUGS: dict[str, PlantedBug] = {
     ),
     "isr-joined-early": PlantedBug(
         "a follower is taken into the in-sync set before it has caught up", 3, ROUGH
+    ),
+    "isr-shrunk-late": PlantedBug(
+        "a leader keeps a follower that is behind in the in-sync set ten times too long",
+        1,
+        {"cluster.replica_lag_time_max_ms": 1000},
+        scenario="unclean",
     ),
     "isr-shrunk-unconfirmed": PlantedBug(
         "a leader commits without a slow follower before the controller has taken it out", 3, ROUGH

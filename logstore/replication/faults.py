@@ -149,19 +149,21 @@ class Faults:
 
     def _begin(self, fault: Fault, brokers: list[int], *, rest_us: int) -> None:
         text, undo = _KINDS[fault.kind](self, fault, brokers)
-        self._simulation.history.emit(FaultBegan(self._simulation.now_us, text))
+        began = FaultBegan(self._simulation.now_us, text, fault.kind, tuple(brokers))
+        self._simulation.history.emit(began)
         for broker in brokers:
             self._troubled[broker] = self._troubled.get(broker, 0) + 1
         ends_us = self._end_us
         if fault.for_ms:
             ends_us = min(ends_us, self._simulation.now_us + fault.for_ms * 1000)
-        self._simulation.at(ends_us, self._end, text, undo)
+        self._simulation.at(ends_us, self._end, began, undo)
         self._simulation.at(ends_us + rest_us, self._recovered, brokers)
 
-    def _end(self, text: str, undo: Callable[[], object] | None) -> None:
+    def _end(self, began: FaultBegan, undo: Callable[[], object] | None) -> None:
         if undo is not None:
             undo()
-            self._simulation.history.emit(FaultEnded(self._simulation.now_us, text))
+            now_us = self._simulation.now_us
+            self._simulation.history.emit(FaultEnded(now_us, began.text, began.kind, began.brokers))
 
     def _recovered(self, brokers: list[int]) -> None:
         for broker in brokers:

@@ -341,6 +341,10 @@ class FaultBegan(NamedTuple):
 
     at_us: int
     text: str
+    kind: str = ""
+    """Of fault (``scenario.FAULTS``)."""
+    brokers: tuple[int, ...] = ()
+    """Whom it befalls."""
 
 
 class FaultEnded(NamedTuple):
@@ -348,6 +352,8 @@ class FaultEnded(NamedTuple):
 
     at_us: int
     text: str
+    kind: str = ""
+    brokers: tuple[int, ...] = ()
 
 
 Event = (

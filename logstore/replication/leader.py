@@ -284,7 +284,10 @@ class Leader:
         """Propose to take out of the in-sync set who has been behind for too long."""
         if self._retired:
             return
-        latest_us = self._simulation.now_us - self._broker.settings.replica_lag_time_max_ms * 1000
+        longest_us = self._broker.settings.replica_lag_time_max_ms * 1000
+        if "isr-shrunk-late" in self._bugs:
+            longest_us *= 10
+        latest_us = self._simulation.now_us - longest_us
         behind = [
             broker
             for broker in self.state.isr
@@ -292,11 +295,19 @@ class Leader:
             and self._followers[broker].end < self.replica.end
             and self._followers[broker].caught_up_us < latest_us
         ]
-        if behind:
-            self._propose(tuple(broker for broker in self.state.isr if broker not in behind))
+        if not behind:
+            return
+        if self._proposed is not None:
+            self._broker.later(_ASK_AGAIN_US, self.check_lag)
+            return
+        self._propose(tuple(broker for broker in self.state.isr if broker not in behind))
 
     def _propose(self, isr: tuple[int, ...]) -> None:
-        if self._proposed is not None or self._simulation.now_us < self._quiet_until_us:
+        if self._proposed is not None:
+            return
+        # Who was refused asks with every fetch; nobody else has to stay in the set for that.
+        grows = len(isr) > len(self.state.isr)
+        if grows and self._simulation.now_us < self._quiet_until_us:
             return
         self._proposed = isr
         self._ask(self.state)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from logstore.replication.checkers.ending import Ending, Left, compare
 from logstore.replication.checkers.queues import QueueCheckers
+from logstore.replication.checkers.shrinking import Shrinking
 from logstore.replication.checkers.suite import Checkers, PartitionChecks
 from logstore.replication.cluster import Cluster
 from logstore.replication.history import History
@@ -42,6 +43,7 @@ class Run:
         """Whether producers are."""
         self.checkers = Checkers(history, settings, idempotent=self.idempotent)
         self.queue_checkers = QueueCheckers(history, self.checkers)
+        Shrinking(self.simulation, self.checkers, scenario)
         self.measures = Measures(
             history, acks=settings.acks, min_insync_replicas=settings.min_insync_replicas
         )
