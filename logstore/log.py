@@ -410,8 +410,10 @@ class PartitionLog(PartitionHandle):
         *,
         max_bytes: int = 1 << 20,
         upto: Literal["written", "synced"] | int = "written",
+        cut: bool = True,
     ) -> Fetch:
         """Whole batches from the one that holds ``offset`` on: about ``max_bytes``, at least one.
+        Unless ``cut``, what was read of the next one may stand behind them (see ``iter_views``).
 
         ``upto`` says which records are served: all, those on stable storage, or those below an
         offset, such as a high watermark. At the end of these the fetch is empty. Raises
@@ -432,7 +434,9 @@ class PartitionLog(PartitionHandle):
                 limit = state.synced_offset
             else:
                 limit = min(upto, state.next_offset)
-            return self._reader.read(view, offset, max_bytes=max_bytes, high_watermark=limit)
+            return self._reader.read(
+                view, offset, max_bytes=max_bytes, high_watermark=limit, cut=cut
+            )
 
         return steadily(self._look, read)
 

@@ -9,10 +9,12 @@ from typing import TypeVar
 from logstore.appending import check_offset, deleted_error
 from logstore.clock import Clock
 from logstore.errors import FormatError, LockTimeoutError, OffsetOutOfRangeError
-from logstore.reader import View, observe
+from logstore.reader import View
+from logstore.segments import filenames
 from logstore.segments.files import Files, Watch
+from logstore.segments.scan import Damage, scan
 from logstore.state import DELETED, LogState, StateFile
-from logstore.structure import list_segments
+from logstore.structure import list_segments, segment_path
 from logstore.waiting import LONGEST_SLEEP, check_timeout, sleep_until
 from logstore.writer import LogWriter
 
@@ -81,7 +83,7 @@ class Observer:
         view = self._view
         state_file = self._state_file
         if state_file is None or (self._locked is None and not state_file.is_ours()):
-            view = self._view = observe(self._files, self._directory, view)
+            view = self._view = _observe(self._files, self._directory, view)
             return view
         deadline = self._clock.monotonic() + self._timeout
         while True:
@@ -151,3 +153,39 @@ class Observer:
         """Let go of the watches."""
         while self._watches:
             self._watches.pop().close()
+
+
+def _observe(files: Files, directory: str, previous: View | None) -> View:
+    """A view of a directory that has no state to go by, and in which nothing may be written.
+
+    The end is the first place in the last segment that is no whole batch: with a writer at work,
+    who cannot be asked, that means to wait.
+    """
+    bases = list_segments(files, directory)
+    if not bases:
+        return View(b"", LogState(generation=0), ())
+    base = bases[-1]
+    file = files.open(segment_path(directory, base, filenames.LOG))
+    try:
+        if previous is not None and previous.bases == bases:
+            state = LogState(
+                generation=previous.state.generation,
+                active_base=base,
+                valid_end=previous.state.valid_end,
+                next_offset=previous.state.next_offset,
+            )
+            if file.size() == state.valid_end:
+                return previous
+        else:
+            generation = previous.state.generation + 2 if previous is not None else 0
+            state = LogState(generation=generation, active_base=base, next_offset=base)
+        for item in scan(file, start=state.valid_end, resync=False):
+            if isinstance(item, Damage) or not item.crc_ok:
+                break
+            state.valid_end += item.header.size
+            state.next_offset = item.header.next_offset
+    finally:
+        file.close()
+    state.log_start_offset = bases[0]
+    state.last_stable_offset = state.synced_offset = state.next_offset
+    return View(b"", state, bases)

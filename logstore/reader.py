@@ -28,9 +28,9 @@ from logstore.segments.indexing import build_indexes
 from logstore.segments.record import Record
 from logstore.segments.scan import Damage, scan
 from logstore.state import LogState
-from logstore.structure import list_segments, segment_path
+from logstore.structure import segment_path
 
-__all__ = ["Fetch", "LogReader", "View", "observe"]
+__all__ = ["Fetch", "LogReader", "View"]
 
 _OPEN_SEGMENTS = 16
 """Segments whose file and indexes a reader keeps at hand."""
@@ -61,7 +61,8 @@ class Fetch(NamedTuple):
     next_offset: int
     """Where to go on reading."""
     data: bytes
-    """Whole batches; empty at the end of the log."""
+    """Whole batches; empty at the end of the log. (With ``cut=False`` a part of the next one may
+    stand behind them: what is not below ``next_offset``.)"""
     path: str
     """The file that they come from, and ``position`` the byte at which they begin in it."""
     position: int
@@ -147,7 +148,15 @@ class LogReader:
 
     # Reading ----------------------------------------------------------------------------------
 
-    def read(self, view: View, offset: int, *, max_bytes: int, high_watermark: int) -> Fetch:
+    def read(
+        self,
+        view: View,
+        offset: int,
+        *,
+        max_bytes: int,
+        high_watermark: int,
+        cut: bool = True,
+    ) -> Fetch:
         """Whole batches from the one that holds ``offset`` (or the next that there is) on."""
         state = view.state
         self._follow(view)
@@ -161,18 +170,20 @@ class LogReader:
             else:
                 start = self._locate(view, segment, offset, end)
             if start < end:
-                data, next_offset = _whole_batches(
+                data, stop, next_offset = _whole_batches(
                     segment.log, start, end, max_bytes=max_bytes, below=high_watermark
                 )
-                if not data and high_watermark == state.next_offset:
+                if cut:
+                    data = _cut(segment.log, data, start, stop)
+                if not stop and high_watermark == state.next_offset:
                     problem = f"a batch's offset lies behind the log's end, {state.next_offset}"
                     raise FormatError(problem, path=segment.log.path, position=start)
                 if next_offset > offset:
-                    self._hint(next_offset, base, start + len(data))
+                    self._hint(next_offset, base, start + stop)
                 return Fetch(
                     offset,
                     max(next_offset, offset),
-                    data,
+                    data if stop else b"",
                     segment.log.path,
                     start,
                     state.log_start_offset,
@@ -431,9 +442,10 @@ def _check_before_gap(log: File, position: int, end: int) -> None:
 
 def _whole_batches(
     log: File, start: int, end: int, *, max_bytes: int, below: int
-) -> tuple[bytes, int]:
+) -> tuple[bytes, int, int]:
     """Whole batches from ``start`` on whose offsets are below ``below``: about ``max_bytes`` of
-    them, and at least one. And the offset behind them."""
+    them, and at least one. Behind them may stand a part of the next one, or more of them; how many
+    bytes are theirs, and the offset behind them, come with them."""
     data = log.read_at(min(max(max_bytes, _PREFIX_BYTES), end - start), start)
     _, _, first = _extent(log, data, 0, start, end)
     if first > len(data):
@@ -454,47 +466,16 @@ def _whole_batches(
             break
         next_offset = last_offset + 1
         stop += batch_size
-    if _SLICED_BYTES < stop < size:
+    return data, stop, next_offset
+
+
+def _cut(log: File, data: bytes, start: int, stop: int) -> bytes:
+    """The first ``stop`` of the bytes that were read at ``start``."""
+    if _SLICED_BYTES < stop < len(data):
         # The C library gives back what a second piece of this size took, and takes it again for
         # the next one, page by page: reading it once more costs a tenth of that.
         del data
         data = log.read_at(stop, start)
         if len(data) < stop:
             raise FormatError("the log was cut while it was read", path=log.path, position=start)
-    return data[:stop], next_offset
-
-
-def observe(files: Files, directory: str, previous: View | None) -> View:
-    """A view of a directory that has no state to go by, and in which nothing may be written.
-
-    The end is the first place in the last segment that is no whole batch: with a writer at work,
-    who cannot be asked, that means to wait.
-    """
-    bases = list_segments(files, directory)
-    if not bases:
-        return View(b"", LogState(generation=0), ())
-    base = bases[-1]
-    file = files.open(segment_path(directory, base, filenames.LOG))
-    try:
-        if previous is not None and previous.bases == bases:
-            state = LogState(
-                generation=previous.state.generation,
-                active_base=base,
-                valid_end=previous.state.valid_end,
-                next_offset=previous.state.next_offset,
-            )
-            if file.size() == state.valid_end:
-                return previous
-        else:
-            generation = previous.state.generation + 2 if previous is not None else 0
-            state = LogState(generation=generation, active_base=base, next_offset=base)
-        for item in scan(file, start=state.valid_end, resync=False):
-            if isinstance(item, Damage) or not item.crc_ok:
-                break
-            state.valid_end += item.header.size
-            state.next_offset = item.header.next_offset
-    finally:
-        file.close()
-    state.log_start_offset = bases[0]
-    state.last_stable_offset = state.synced_offset = state.next_offset
-    return View(b"", state, bases)
+    return data[:stop]

@@ -11,6 +11,7 @@ from logstore.producer_states import SentBatch
 from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_at, iter_batches
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.checksum import crc32c
+from logstore.segments.gathering import Parts
 from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.record import Record
 
@@ -92,9 +93,9 @@ def ready_batches(
 
 def placed(
     batches: Sequence[Batch], offset: int, leader_epoch: int, append_timestamp: int | None
-) -> tuple[list[BatchHeader], bytes]:
+) -> tuple[list[BatchHeader], Parts]:
     """The headers and the bytes of the batches at ``offset`` and behind it, with the time of the
-    append if there is one. They are copied once, all of them together."""
+    append if there is one."""
     headers = []
     parts: list[bytes | memoryview] = []
     for batch in batches:
@@ -104,7 +105,7 @@ def placed(
         headers.append(header)
         parts += (start, rest)
         offset = header.next_offset
-    return headers, b"".join(parts)
+    return headers, parts
 
 
 def where(new: Sequence[BatchHeader], found: Sequence[SentBatch | None]) -> Appended:

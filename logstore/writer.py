@@ -17,6 +17,7 @@ from logstore.errors import InvalidInputError
 from logstore.segments import offset_index, time_index
 from logstore.segments.checkpoint import EpochEntry
 from logstore.segments.files import File, write_fully
+from logstore.segments.gathering import Parts, write_parts
 from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.indexing import IndexProgress
 from logstore.segments.offset_index import OffsetEntry
@@ -41,7 +42,11 @@ class LogWriter(ActiveSegment):
     """The writing side of a partition. Every method is for the holder of the partition's lock."""
 
     def write(
-        self, state: LogState, raw: bytes, base_offset: int, batches: Sequence[BatchSize]
+        self,
+        state: LogState,
+        raw: bytes | Parts,
+        base_offset: int,
+        batches: Sequence[BatchSize],
     ) -> bool:
         """Write ``raw``, which consists of ``batches``, and publish the new end.
 
@@ -50,8 +55,9 @@ class LogWriter(ActiveSegment):
         """
         next_offset = batches[-1][1] + 1
         progress = state.progress
+        size = batches[0][0] if len(batches) == 1 else sum(batch[0] for batch in batches)
         if (
-            state.valid_end + len(raw) > self._segment_bytes
+            state.valid_end + size > self._segment_bytes
             or next_offset > self._max_next_offset
             or progress.offset_entries >= self._max_offset_entries
             or progress.time_entries >= self._max_time_entries
@@ -59,7 +65,7 @@ class LogWriter(ActiveSegment):
             or len(batches) > 1
             or state.flags
         ):
-            self._make_room(state, len(raw), base_offset, batches)
+            self._make_room(state, size, base_offset, batches)
             progress = state.progress
         start = position = state.valid_end
         log = self._log
@@ -70,16 +76,25 @@ class LogWriter(ActiveSegment):
         try:
             if start == 0:
                 state.first_timestamp = batches[0][2]
-            for size, last_offset, max_timestamp in batches:
+            offsets, times = [], []
+            for batch_bytes, last_offset, max_timestamp in batches:
                 offset_entry, time_entry = progress.add(
-                    position, size, last_offset, max_timestamp, self._index_interval_bytes
+                    position, batch_bytes, last_offset, max_timestamp, self._index_interval_bytes
                 )
                 if offset_entry is not None:
-                    self._write_entries(state, offset_entry, time_entry)
-                position += size
-            written = log.write_at(raw, start)
-            if written != len(raw):
-                write_fully(log, raw[written:], start + written)
+                    offsets.append(offset_entry)
+                    if time_entry is not None:
+                        times.append(time_entry)
+                position += batch_bytes
+            if offsets:
+                self._write_entries(state, offsets, times)
+            if isinstance(raw, bytes):
+                written = log.write_at(raw, start)
+            else:
+                written = write_parts(log, raw, start)
+            if written != size:
+                whole = raw if isinstance(raw, bytes) else b"".join(raw)
+                write_fully(log, whole[written:], start + written)
         except BaseException as error:
             # What was written of the batch is cut off; if that fails too, the next appender finds
             # a torn tail.
@@ -173,30 +188,32 @@ class LogWriter(ActiveSegment):
         return first >= 0 and newest - first > self._roll_after_ms
 
     def _write_entries(
-        self, state: LogState, offset_entry: OffsetEntry, time_entry: TimeEntry | None
+        self, state: LogState, offsets: Sequence[OffsetEntry], times: Sequence[TimeEntry]
     ) -> None:
-        """Write the entries that are due with a batch, before the batch itself.
+        """Write the entries that are due with batches, before the batches themselves.
 
         An entry of a batch that is not written after all lies behind the index's end, which the
         state counts, and is overwritten by the next one.
         """
+        base = state.active_base
         write_fully(
             self._offset_index,
-            offset_index.encode_entry(state.active_base, offset_entry),
-            (state.progress.offset_entries - 1) * offset_index.ENTRY_BYTES,
+            b"".join([offset_index.encode_entry(base, entry) for entry in offsets]),
+            (state.progress.offset_entries - len(offsets)) * offset_index.ENTRY_BYTES,
         )
-        if time_entry is not None:
-            self._write_time_entry(state, time_entry)
+        if times:
+            self._write_time_entries(state, times)
         elif self._time_index.size() > (
             end := state.progress.time_entries * time_index.ENTRY_BYTES
         ):
             self._time_index.truncate(end)  # a killed writer's, which nothing would overwrite
 
-    def _write_time_entry(self, state: LogState, entry: TimeEntry) -> None:
+    def _write_time_entries(self, state: LogState, entries: Sequence[TimeEntry]) -> None:
+        base = state.active_base
         write_fully(
             self._time_index,
-            time_index.encode_entry(state.active_base, entry),
-            (state.progress.time_entries - 1) * time_index.ENTRY_BYTES,
+            b"".join([time_index.encode_entry(base, entry) for entry in entries]),
+            (state.progress.time_entries - len(entries)) * time_index.ENTRY_BYTES,
         )
 
     def _roll(self, state: LogState, base_offset: int) -> None:
@@ -249,7 +266,7 @@ class LogWriter(ActiveSegment):
         """Bring the indexes of the active segment to where a roll or a clean close leaves them."""
         entry = state.progress.final_time_entry()
         if entry is not None:
-            self._write_time_entry(state, entry)
+            self._write_time_entries(state, [entry])
         self._trim_indexes(state)
         for file in (self._offset_index, self._time_index):
             self.sync_or_poison(file)

@@ -315,7 +315,7 @@ class _DiskFile:
     """A descriptor. ``pread`` and ``pwrite`` are called through partials: methods that only
     forward would cost a twentieth of a single append."""
 
-    __slots__ = ("_descriptor", "path", "read_at", "size", "write_at")
+    __slots__ = ("_descriptor", "gather_at", "path", "read_at", "size", "write_at")
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
@@ -326,6 +326,8 @@ class _DiskFile:
         self.write_at: Callable[[bytes, int], int] = partial(
             getattr(os, "pwrite", _seek_and_write), descriptor
         )
+        gather: Any = getattr(os, "pwritev", None)
+        self.gather_at: Any = gather and partial(gather, descriptor)
         self.size: Callable[[], int] = partial(os.lseek, descriptor, 0, os.SEEK_END)
 
     def truncate(self, size: int, /) -> None:
@@ -348,7 +350,7 @@ class _DiskFile:
         # ends this early. (So it goes first, here and below.)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            self.read_at = self.write_at = self.size = _closed
+            self.read_at = self.write_at = self.gather_at = self.size = _closed
             os.close(descriptor)
 
     def __del__(self) -> None:

@@ -76,9 +76,16 @@ def _text(value: Any) -> str | None:
     raise RefusedError(f"a {kind_of(value)} is not written as text")
 
 
+def _refuse_large(value: Any) -> None:
+    """A decimal of a few characters may stand for a whole number of a million digits."""
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() > _MOST_DIGITS:
+        raise RefusedError(f"the result has more than {_MOST_DIGITS} digits")
+
+
 def _integer(value: Any) -> int | None:
     if isinstance(value, str) and len(value) > _MOST_DIGITS:
         return None
+    _refuse_large(value)
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
@@ -106,6 +113,7 @@ def _round(value: Any, digits: Any = None) -> Any:
         return None
     if digits is not None and (not isinstance(digits, int) or abs(digits) > _MOST_DIGITS):
         raise RefusedError(f"round() takes -{_MOST_DIGITS} to {_MOST_DIGITS} digits")
+    _refuse_large(value)
     try:
         return round(value, digits) if digits is not None else round(value)
     except (TypeError, ValueError, OverflowError) as error:

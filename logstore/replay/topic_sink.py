@@ -18,7 +18,7 @@ from logstore.errors import InvalidInputError
 from logstore.fetcher import ConsumerRecord
 from logstore.log import PartitionLog
 from logstore.partitioner import partition_for_key
-from logstore.replay.carrying import Carried, is_plain, stamped
+from logstore.replay.carrying import Carried, stamped
 from logstore.replay.errors import ReplayError
 from logstore.replay.log_source import Part, batches
 from logstore.segments.batch import HEADER_BYTES, Batch, encode_batch
@@ -230,21 +230,27 @@ class TopicSink:
         target = self._target(self._map.of_partition(carried.part[1]))
         if target.waiting:
             self._append(target)
-        limit = self._topic.config.max_message_bytes
+        limit, most = self._topic.config.max_message_bytes, target.log.config.segment_bytes
         ready: list[Batch] = []
+        size = 0
         for batch in carried.raw:
             count = batch.header.record_count
+            # What is appended at once goes to one segment.
+            if size + batch.header.size > most:
+                self._append_raw(target, carried, ready)
+                ready, size = [], 0
             if 0 < count <= target.passed_over:
                 target.passed_over -= count
             elif target.passed_over or batch.header.size > limit:
                 # One of which a part was appended, or that is too large as a whole, is opened.
                 self._append_raw(target, carried, ready)
-                ready = []
+                ready, size = [], 0
                 rows = batch.records(row_type=ConsumerRecord, ahead=carried.part)
                 self._keep(self._map.of_partition(carried.part[1]), rows)
                 self._append(target)
             else:
                 ready.append(batch)
+                size += batch.header.size
         self._append_raw(target, carried, ready)
 
     def _append_raw(self, target: _Target, carried: Carried, ready: Sequence[Batch]) -> None:
@@ -252,14 +258,11 @@ class TopicSink:
             return
         first, last = ready[0].header.base_offset, ready[-1].header.last_offset
         count = sum(batch.header.record_count for batch in ready)
-        data: bytes | Sequence[Batch] = ready
-        if self._producer_id >= 0 or not all(map(is_plain, ready)):
-            data = b"".join(self._stamped(target, ready))
         with _told_from(carried.part, first, last):
-            target.log.append_raw(data, acks=1)
+            target.log.append_raw(list(self._stamped(target, ready)), acks=1)
         self._note(target, count)
 
-    def _stamped(self, target: _Target, ready: Sequence[Batch]) -> Iterator[bytes]:
+    def _stamped(self, target: _Target, ready: Sequence[Batch]) -> Iterator[Batch]:
         sequence = target.appended
         for batch in ready:
             if self._producer_id < 0:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from logstore import FormatError, InvalidInputError, PartitionLog, PoisonedError
+from logstore.segments.batch import encode_batch
 
 from .support import (
     OTHER_BOOT,
@@ -394,6 +395,18 @@ def test_a_full_disk_is_told_and_the_log_goes_on_when_there_is_room(directory: P
         log.append(records(f"{room}"))
     assert values(log) == [b"a", b"0", b"1", b"60", b"61", b"70"]
     assert gapless([offset for offset, _ in content(log)])
+    log.close()
+    assert damage(directory) == []
+
+
+def test_batches_that_come_together_are_written_on_behind_a_short_write(directory: Path) -> None:
+    files = SpyFiles()
+    log = opened(directory, files, index_interval_bytes=0)
+    data = b"".join(encode_batch(records(f"{n}")) for n in range(5))
+    files.longest_write = 100  # each write comes so far; the next one goes on
+    log.append_raw(data)
+    files.longest_write = None
+    assert values(log) == [b"0", b"1", b"2", b"3", b"4"]
     log.close()
     assert damage(directory) == []
 

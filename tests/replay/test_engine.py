@@ -28,7 +28,8 @@ from logstore.replay.resume import ResumeFile
 from logstore.replay.sink import CountingSink, FileSink, FunctionSink, Sink
 from logstore.replay.source import Range
 from logstore.replay.topic_sink import TopicSink, parse_partition_map
-from logstore.segments.batch import encode_batch
+from logstore.segments.batch import Batch, encode_batch
+from logstore.segments.batch_views import iter_views
 from logstore.segments.control import ControlType, end_transaction_marker
 from logstore.segments.files import DiskFiles
 
@@ -284,14 +285,30 @@ def test_damage_ends_a_replay_behind_what_stands_in_front_of_it(store: Path) -> 
 
 
 def test_a_stamp_changes_a_header_and_not_the_records() -> None:
-    from logstore.segments.batch import Batch
-
-    batch = Batch.parse(encode_batch([record("a"), record("b")], base_offset=5, codec=Codec.ZSTD))
-    other = Batch.parse(stamped(batch, 77, 9))
+    data = encode_batch([record("a"), record("b")], base_offset=5, codec=Codec.ZSTD)
+    (batch,) = iter_views(data, below=7)
+    other = stamped(batch, 77, 9)
     other.check_crc()
+    assert Batch.parse(other.raw).crc_ok
     assert other.records() == batch.records()
     assert (other.header.producer_id, other.header.base_sequence) == (77, 9)
-    assert stamped(batch) is batch.raw
+    assert stamped(batch) is batch
+    marked = encode_batch([record("a")], producer_id=5, base_sequence=3, transactional=True)
+    (batch,) = iter_views(marked, below=1)
+    assert stamped(batch).raw == encode_batch([record("a")])
+
+
+def test_carried_batches_fill_segments_of_the_size_that_the_topic_wants(store: Path) -> None:
+    with logstore.open(store) as one:
+        log = one.create_topic("many").partition(0)
+        for number in range(40):
+            log.append([record(f"{number}" + "x" * 10_000)], acks=1)
+        one.create_topic("copy", segment_bytes=50_000)
+    copy(store, "many")
+    sizes = [path.stat().st_size for path in (store / "topics" / "copy-0").glob("*.log")]
+    assert len(sizes) == 10
+    assert max(sizes) <= 50_000
+    assert same_but_for_offsets(contents(store, "copy"), contents(store, "many"))
 
 
 def state_of(store: Path) -> dict[Path, int]:

@@ -485,6 +485,14 @@ def test_what_would_blow_up_is_refused(text: str) -> None:
     assert len(str(error)) < 600
 
 
+@pytest.mark.parametrize("text", ["int(state.huge)", "round(state.huge)", "round(state.huge, 2)"])
+def test_a_short_decimal_makes_no_long_number(text: str) -> None:
+    state = {"huge": Decimal("1e999999"), "not": Decimal("NaN"), "large": Decimal("1e20")}
+    assert "more than" in error_of(text, state).reason
+    assert of_state(text.replace("huge", "large"), state) == 10**20
+    assert of_state("int(state['not'])", state) is None
+
+
 def test_text_that_is_put_together_stays_within_its_bound() -> None:
     record = ORDER._replace(value=b"x" * MAX_TEXT)
     assert len(value_of("value", record)) == MAX_TEXT
