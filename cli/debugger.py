@@ -130,6 +130,8 @@ class Debugger:
             self._write(f"watch {stop.number}: {text}: {before} -> {after}", "yellow")
         elif stop.reason in _REASONS:
             self._write(_REASONS[stop.reason], "yellow")
+        for other in stop.also:
+            self._show_stop(other)
 
     def _show_record(self) -> None:
         record = self._session.record

@@ -104,13 +104,20 @@ def diff_by_offset(
     out on both sides. Raises InvalidInputError, and what the sources raise."""
     compared = _checked(fields)
     summary = Summary()
+    first: tuple[int, int] | None = None
     left_streams, right_streams = _streams(left, test), _streams(right, test)
     for number in sorted({*left_streams, *right_streams}):
         streams = [
             side[number]() if number in side else iter(()) for side in (left_streams, right_streams)
         ]
+        newest = -1
         for one, other in _aligned(*streams):
-            _count(summary, one, other, compared)
+            found = _counted(summary, one, other, compared)
+            # A replay merges partitions by timestamp, and keeps the order of each: what is older
+            # than records in front of it comes right behind them.
+            newest = max([newest, *(side.timestamp for side in (one, other) if side is not None)])
+            if found is not None and (first is None or (newest, number) < first):
+                first, summary.first = (newest, number), found
     return summary
 
 
@@ -154,34 +161,25 @@ def _aligned(
             one, other = next(left, None), next(right, None)
 
 
-def _count(
+def _counted(
     summary: Summary,
     left: ConsumerRecord | None,
     right: ConsumerRecord | None,
     fields: tuple[str, ...],
-) -> None:
-    found: Divergence
+) -> Divergence | None:
+    """Count what has the same place; how it differs, if it does."""
     if left is not None and right is not None:
         different = _different(left, right, fields)
         if not different:
             summary.same += 1
-            return
+            return None
         summary.changed += 1
-        found = Divergence("changed", left, right, different)
-    elif left is not None:
+        return Divergence("changed", left, right, different)
+    if left is not None:
         summary.removed += 1
-        found = Divergence("removed", left, None)
-    else:
-        summary.added += 1
-        found = Divergence("added", None, right)
-    if summary.first is None or _order(found) < _order(summary.first):
-        summary.first = found
-
-
-def _order(one: Divergence) -> tuple[int, int, int]:
-    record = one.left or one.right
-    assert record is not None
-    return record.timestamp, record.partition, record.offset
+        return Divergence("removed", left, None)
+    summary.added += 1
+    return Divergence("added", None, right)
 
 
 # By key -----------------------------------------------------------------------------------------

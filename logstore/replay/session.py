@@ -54,6 +54,8 @@ class Stop(NamedTuple):
     """Of a watch: what it was."""
     after: Any = None
     """What it is."""
+    also: tuple[Stop, ...] = ()
+    """Of breakpoints and watches: the others that stop at the same record."""
 
 
 class Place(NamedTuple):
@@ -242,7 +244,7 @@ class Session:
 
         anything = self.breakpoints or self.watches
         found = self._folding.search(stop if anything else None)
-        return stops[0] if found else self._stop("end")
+        return stops[0]._replace(also=tuple(stops[1:])) if found else self._stop("end")
 
     def goto(self, offset: int, partition: int | None = None) -> Stop:
         """Go to the first record of a partition whose offset is not below ``offset``, forwards or

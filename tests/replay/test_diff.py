@@ -96,6 +96,16 @@ def test_the_first_difference_is_the_first_in_time() -> None:
     assert by_key(ROWS, other).first == Divergence("changed", ROWS[2], other[2], ("value",))
 
 
+def test_the_first_difference_is_the_one_that_a_replay_meets_first() -> None:
+    left = [row(n, b"v", partition=n % 2, at=n) for n in range(12)]
+    old = row(99, b"late", partition=0, at=0)  # behind the last one, which is of time 10
+    changed = [one._replace(value=b"w") if one.offset == 7 else one for one in left]
+    summary = by_offset(left, [*changed, old])
+    assert (summary.changed, summary.added) == (1, 1)
+    assert summary.first is not None
+    assert summary.first.left == left[7]
+
+
 def test_by_key_the_order_of_different_keys_does_not_matter() -> None:
     for seed in range(5):
         rng = random.Random(seed)

@@ -277,6 +277,18 @@ def test_runs_stop_where_a_watched_value_changes() -> None:
     assert session.run().record == rows[14]
 
 
+def test_all_that_stops_at_a_record_is_told() -> None:
+    rows = orders(50)
+    session = session_of(rows)
+    session.watch("offset // 7")
+    session.break_at("offset == 7")
+    session.break_at("offset == 9999")
+    session.next()
+    assert session.run() == Stop(
+        "break", rows[7], 2, also=(Stop("watch", rows[7], 1, before=0, after=1),)
+    )
+
+
 def test_expressions_are_checked_when_they_are_set() -> None:
     session = session_of(orders(3))
     for use in (session.break_at, session.watch, session.until):
