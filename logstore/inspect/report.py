@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logstore.inspect.broker_groups import broker_group_lags
 from logstore.inspect.sources import Partition
 from logstore.inspect.statistics import PartitionStatistics, Statistics
 from logstore.inspect.store_statistics import (
@@ -95,6 +96,8 @@ class Report:
             name = one.partition.topic
             by_name.setdefault(name, TopicStatistics(name)).partitions.append(one)
         report = cls(statistics, list(by_name.values()), removals)
+        if not statistics.quick:
+            report.lags += broker_group_lags(statistics)
         if store is not None and path is not None:
             topics = {one.partition.topic for one in removals}
             report.lags += group_lags(store, topics)

@@ -59,3 +59,20 @@ def test_repair_refuses_it(broker: Broker) -> None:
     for path in (broker.logs, broker.partition("orders")):
         assert "a Kafka broker (process " in run("repair", path, code=1).stderr
     assert not {name for name in set(listing(broker.logs)) - names if name.endswith("lock")}
+
+
+def test_the_lag_of_its_groups_is_told_from_its_files(broker: Broker) -> None:
+    import confluent_kafka
+
+    group = {"bootstrap.servers": broker.address, "group.id": "billing", "log_level": 0}
+    consumer = confluent_kafka.Consumer({**group, "enable.auto.commit": False})
+    place = confluent_kafka.TopicPartition("orders", 0, 120)
+    consumer.commit(offsets=[place], asynchronous=False)
+    consumer.close()
+    lags = [
+        line
+        for line in json_lines(run("stats --json", broker.partition("orders")))
+        if line["type"] == "group-lag"
+    ]
+    (lag,) = lags
+    assert (lag["group"], lag["offset"], lag["lag"]) == ("billing", 120, RECORDS - 120)
