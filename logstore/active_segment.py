@@ -42,13 +42,17 @@ class ActiveSegment:
         self._directory = directory
         self._name = os.path.basename(os.path.abspath(directory))
         self._state_file = state_file
-        self._look = state_file.block
+        self.look = state_file.block
+        """The shared block as it is now."""
         self._store = state_file.store
         self._block = b""
         """The shared block that ``_state`` was read from or written as. If it is still the same,
         the files are open, and the log is not poisoned."""
         self._state = LogState()
         """The shared state as this writer knows it."""
+        self.written: tuple[bytes, int] = b"", 0
+        """The shared block that the last append has left, and the log's end that it tells: as long
+        as the block is the same, nobody has to unpack it to know that. Replaced as a whole."""
         self._open_for: tuple[int, int] | None = None
         """Generation and base offset for which the three files below are open."""
         self._roll_after_ms = 0
@@ -89,12 +93,12 @@ class ActiveSegment:
     def enter(self, *, opening: bool = False) -> LogState:
         """Take in what has changed since this handle last held the lock."""
         state = self._state
-        if self._block == self._look() and self._log.size() == state.valid_end:
+        if self._block == self.look() and self._log.size() == state.valid_end:
             return state
         return self._take_in(opening)
 
     def _take_in(self, opening: bool) -> LogState:
-        if self._block != (block := self._look()):
+        if self._block != (block := self.look()):
             state = LogState.unpack(block)
             if state is not None and state.flags & DELETED and self._state_file.is_ours():
                 raise deleted_error(self._directory)

@@ -27,6 +27,7 @@ except ImportError:  # a platform on which stores can only be read
 
 from logstore.errors import ForkedError, FormatError
 from logstore.segments.files import DiskFiles
+from logstore.tables import Tables
 
 __all__ = ["DATA_FILE", "LOCK_FILE", "Environment", "busy", "in_use", "open_environment"]
 
@@ -61,6 +62,8 @@ class Environment:
         self._sync = sync
         self.handle = _open(directory, read_only, sync)
         """LMDB's own; replaced when somebody wants to write to what was only read."""
+        self._tables: dict[str, Any] = {}
+        """LMDB's handles of tables, by their names, as far as ``write`` has opened them."""
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Any]:
@@ -70,16 +73,36 @@ class Environment:
             with self.handle.begin(write=write) as transaction:
                 yield transaction
 
-    def run(self, action: Callable[[Any], _T], *, write: bool = False) -> _T:
-        """``action`` in a transaction, which is committed unless it raises: the same as a ``with``
+    def read(self, action: Callable[[Tables], _T]) -> _T:
+        """What ``action`` makes of the tables, as they are at one moment: the same as a ``with``
         block around it, in half the time."""
         with busy:
             self._check_usable()
             try:
-                with self.handle.begin(write=write) as transaction:
-                    return action(transaction)
+                with self.handle.begin() as transaction:
+                    return action(Tables(self.handle, transaction, self._tables))
             except lmdb.Error as error:
                 raise _translated(error, self.directory) from error
+
+    def write(self, action: Callable[[Tables], _T], main: str = "") -> _T:
+        """``action`` in a transaction, which is committed unless it raises. ``main`` is the table
+        that it is mostly about: the rows of that one cost less."""
+        with busy:
+            if self.forked:
+                self._check_usable()
+            # A handle lasts as soon as the transaction that opened it is committed; looking it up
+            # by its name in each one would be a tenth of a short one.
+            known = self._tables
+            table = known.get(main)
+            try:
+                with self.handle.begin(table, None, True) as transaction:
+                    tables = Tables(self.handle, transaction, known, table)
+                    result = action(tables)
+            except lmdb.Error as error:
+                raise _translated(error, self.directory) from error
+            if tables.opened:
+                known.update(tables.opened)
+            return result
 
     def copy(self, directory: str) -> None:
         """Copy everything, as it is at one moment, into an empty directory."""
@@ -100,8 +123,10 @@ class Environment:
     def last_transaction(self) -> int:
         """The number of the last transaction that was committed, by any process."""
         with busy:
-            self._check_usable()
-            return int(self.handle.info()["last_txnid"])
+            if self.forked:
+                self._check_usable()
+            number: int = self.handle.info()["last_txnid"]
+            return number
 
     def _check_usable(self) -> None:
         if self.forked:
@@ -113,6 +138,7 @@ class Environment:
         """Open it anew for writing. Nobody is in it: the caller is ``busy``."""
         if self.read_only:
             self.handle.close()
+            self._tables.clear()
             try:
                 self.handle = _open(self.directory, False, self._sync)
             except BaseException:

@@ -392,7 +392,17 @@ class PartitionLog(PartitionHandle):
     @property
     def log_end_offset(self) -> int:
         """The offset that the next record gets."""
-        return self._look().state.next_offset
+        if self._refusal is not None:
+            self._refuse()
+        if self._writing is not None:  # who consumes what is published here asks for each message
+            writer = self._writing[1]
+            block, end = writer.written
+            try:
+                if block and block == writer.look():
+                    return end
+            except ValueError:
+                pass  # another thread has just closed the mapping, which is told below
+        return self._observer.look().state.next_offset
 
     @property
     def synced_offset(self) -> int:

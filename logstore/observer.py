@@ -64,12 +64,29 @@ class Observer:
         self._check_usable = check_usable
         self._view: View | None = None
         """The log as it was last seen; replaced as a whole."""
+        self._block: Callable[[], bytes] | None = None
+        """The shared block, for a handle whose lock makes it trust that."""
+        if state_file is not None and locked is not None:
+            self._block = state_file.block
         self._watches: list[Watch] = []
         """Watches that nobody is waiting on."""
 
     def look(self) -> View:
         """The log as it is now."""
+        view, block = self._view, self._block
         try:
+            if view is not None and block is not None:
+                now = block()
+                if view.block == now:
+                    return view
+                state = LogState.unpack(now)
+                if (
+                    state is not None
+                    and state.generation == view.state.generation
+                    and not state.flags & DELETED
+                ):  # something was appended, which leaves the segments as they were
+                    view = self._view = View(now, state, view.bases)
+                    return view
             return self._look()
         except ValueError:
             self._check_usable()  # another thread may just have closed the mapping

@@ -131,11 +131,11 @@ class LogState:
     def unpack(cls, block: bytes) -> LogState | None:
         """The state in a shared block, or None when its checksum is wrong."""
         data = block[: _SHARED.size]
-        if block[_SHARED.size :] != _CRC.pack(crc32c(data)):
+        if block[_SHARED.size :] != _pack_crc(crc32c(data)):
             return None
-        numbers = _SHARED.unpack(data)
-        fields = (*numbers[:8], IndexProgress(*numbers[8:14]), *numbers[14:])
-        return cls(*fields)
+        (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r) = _SHARED.unpack(data)  # noqa: E741
+        # Without names and without a slice: who waits for one message unpacks a state for each.
+        return cls(a, b, c, d, e, f, g, h, IndexProgress(i, j, k, l, m, n), o, p, q, r)
 
 
 class Checkpoint(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import lmdb
@@ -20,19 +21,29 @@ class Table:
 
     __slots__ = ("_handle", "_transaction", "delete", "get", "put")
 
-    def __init__(self, transaction: Any, handle: Any) -> None:
-        """Without a ``handle`` it is empty, and nothing may be written."""
+    get: Callable[[bytes], bytes | None]
+    """The value of a key, or None."""
+    put: Callable[[bytes, bytes], object]
+    """Set the value of a key."""
+    delete: Callable[[bytes], bool]
+    """Remove a key, and say whether it was there."""
+
+    def __init__(self, transaction: Any, handle: Any, *, is_main: bool = False) -> None:
+        """Without a ``handle`` it is empty, and nothing may be written. ``is_main``: the
+        transaction was begun for this table."""
         self._transaction = transaction
         self._handle = handle
-        self.get: Callable[[bytes], bytes | None] = _nothing
-        """The value of a key, or None."""
-        if handle is not None:
+        if is_main:  # LMDB's own methods, without an argument by name: half as long
+            self.get = transaction.get
+            self.put = transaction.put
+            self.delete = transaction.delete
+        elif handle is not None:
             # Partials: methods that only forward would be a tenth of a short transaction.
             self.get = partial(transaction.get, db=handle)
-            self.put: Callable[[bytes, bytes], object] = partial(transaction.put, db=handle)
-            """Set the value of a key."""
-            self.delete: Callable[[bytes], object] = partial(transaction.delete, db=handle)
-            """Remove a key, if it is there."""
+            self.put = partial(transaction.put, db=handle)
+            self.delete = partial(transaction.delete, db=handle)
+        else:
+            self.get = _nothing
 
     def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The pairs whose keys begin with ``prefix``, ascending. Nothing may be written meanwhile:
@@ -64,16 +75,25 @@ class Tables:
     """The named tables of an environment in one transaction; a table is made when it is first
     written to. One that is not there, or all of them without a transaction, are empty."""
 
-    def __init__(self, handle: Any, transaction: Any) -> None:
-        """``handle`` is LMDB's environment; both are None where there is none."""
+    def __init__(
+        self,
+        handle: Any,
+        transaction: Any,
+        known: Mapping[str, Any] = MappingProxyType({}),
+        main: Any = None,
+    ) -> None:
+        """``handle`` is LMDB's environment; both are None where there is none. ``known`` are
+        handles of tables that can be used at once, and ``main`` the one that the transaction was
+        begun for, if it was for one."""
         self._handle = handle
         self._transaction = transaction
-        self._opened: dict[str, Any] = {}
-
-    @property
-    def number(self) -> int:
+        self._known = known
+        self.opened: dict[str, Any] = {}
+        """The handles that were opened here. They last if the transaction is committed."""
+        self.main = None if main is None else Table(transaction, main, is_main=True)
+        """The table that the transaction was begun for."""
+        self.number: int = 0 if transaction is None else transaction.id()
         """The transaction's number; that of a writing one is larger than all before it."""
-        return 0 if self._transaction is None else int(self._transaction.id())
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value of ``key``, or None."""
@@ -110,11 +130,11 @@ class Tables:
     def _table(self, name: str, *, create: bool = False) -> Any:
         if self._transaction is None:
             return None
-        handle = self._opened.get(name)
+        handle = self._known.get(name) or self.opened.get(name)
         if handle is None:
             try:
                 handle = self._handle.open_db(name.encode(), self._transaction, create=create)
             except lmdb.NotFoundError:
                 return None
-            self._opened[name] = handle
+            self.opened[name] = handle
         return handle

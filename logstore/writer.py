@@ -110,6 +110,7 @@ class LogWriter(ActiveSegment):
         block = state.pack()
         self._store(block)
         self._block = block
+        self.written = block, next_offset
         if position < self._sync_from:
             return False
         self._plan_sync(position)
@@ -146,7 +147,7 @@ class LogWriter(ActiveSegment):
     def knows_producers(self) -> bool:
         """Whether nobody has written since this handle knew all producers; also without the lock,
         as a guess."""
-        return self._block == self._look() and self.producers.is_at(self._state.next_offset)
+        return self._block == self.look() and self.producers.is_at(self._state.next_offset)
 
     def plan_epoch(self, epoch: int) -> None:
         """Let the next batch of a client begin this leader epoch. Nothing is written before that:

@@ -213,17 +213,21 @@ def encode_only(records: Sequence[Record], default_timestamp: int) -> tuple[byte
             length = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
             parts = (length, _ONLY_WITHOUT_KEY, ahead, value, _NO_HEADERS)
             return b"".join(parts), timestamp, timestamp
-        body = b"".join(
-            (
-                _ONLY,
-                _NULL if key is None else _length(key),
-                b"" if key is None else key,
-                _NULL if value is None else _length(value),
-                b"" if value is None else value,
-                _encode_headers(headers, {}) if headers else _NO_HEADERS,
-            )
-        )
-        return _length(body) + body, timestamp, timestamp
+        if key is None:
+            before_key, key = _NULL, b""
+        else:
+            size = len(key)
+            before_key = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
+        if value is None:
+            before_value, value = _NULL, b""
+        else:
+            size = len(value)
+            before_value = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
+        after = _encode_headers(headers, {}) if headers else _NO_HEADERS
+        body = b"".join((_ONLY, before_key, key, before_value, value, after))
+        size = len(body)
+        length = _SMALL[size] if size < _SMALL_COUNT else _encode(size)
+        return length + body, timestamp, timestamp
     except (TypeError, ValueError, AttributeError) as error:
         raise _unstorable(records, 0, error) from error
 

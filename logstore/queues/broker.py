@@ -43,11 +43,11 @@ from logstore.queues.publishing import (
     publish_alike,
     publish_dead,
     publish_into,
-    publish_one,
 )
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
 from logstore.queues.rpc import RpcClient
+from logstore.queues.single import SinglePublisher
 
 __all__ = ["Broker"]
 
@@ -62,6 +62,7 @@ class Broker:
         )
         self._opened = OpenQueues(base, self._catalogue, make=self._new_queue)
         self._open = self._opened.open
+        self._single = SinglePublisher(self._open)
         self._ledgers = Ledgers(base.live, base.metadata)
         self._opened.on_deletion.append(lambda queue_id: self._ledgers.forget(queue_id.bytes))
         self._consumption = QueueConsumption(
@@ -331,15 +332,8 @@ class Broker:
     ) -> Confirm:
         """Publish one message; see ``Exchange.publish``."""
         self._base.check_writable()
-        return publish_one(
-            body,
-            exchange,
-            routing_key,
-            properties,
-            topology=self._catalogue.topology(),
-            open_queue=self._open,
-            acks=acks,
-        )
+        topology = self._catalogue.topology()
+        return self._single.publish(body, exchange, routing_key, properties, topology, acks)
 
     def publish_alike(
         self,

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from logstore.errors import ClosedError, ForkedError, UnknownQueueError, UnknownTopicError
+from logstore.errors import ClosedError, ForkedError
 from logstore.queues.deliveries import (
     MAX_PREFETCH,
     Delivery,
@@ -26,7 +26,6 @@ from logstore.queues.deliveries import (
     late_error,
     not_open,
 )
-from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, Reason
 from logstore.queues.ledger_store import Changes, Ledgers
 from logstore.queues.message import Delivered
@@ -79,9 +78,13 @@ class Channel:
         """Deliveries with acknowledgements that the ledgers do not know yet."""
         self._pending = 0
         """How many these are."""
+        self._flushes = self._waited_for = 0
+        """How often they were brought to the ledgers; what that was when they began to wait."""
         self._late = 0
         """Acknowledgements that were refused, which nobody was told of yet."""
         self._refusal: type[ClosedError | ForkedError] | None = None
+        self.is_closed = False
+        """Whether it can not be used any more."""
 
     # Taking -----------------------------------------------------------------------------------
 
@@ -119,16 +122,18 @@ class Channel:
         ledgers in the same transaction. With ``no_ack`` they are acknowledged before they are
         returned. Raises LeaseExpiredError for acknowledgements that came too late."""
         with self._mutex:
-            self._check_usable()
+            if self.is_closed or self._late:
+                self._check_usable()
 
-            def take(changes: Changes) -> tuple[list[Delivery], list[Taken]]:
-                late = self._acknowledge(changes)
+            def take(changes: Changes) -> tuple[Sequence[Delivery], list[Taken]]:
+                late = self._acknowledge(changes) if self._touched else ()
                 session = self._session
                 return late, queue.take(changes, most, session=session, fair=fair, only=only)
 
-            late, taken = self._ledgers.change(take)
-            deliveries = [Delivery(self, queue, level, lease, holder) for level, lease, _ in taken]
-            for one in deliveries:
+            late, taken = self._ledgers.change(take, keep=True)
+            deliveries = []
+            for level, lease, _ in taken:
+                deliveries.append(one := Delivery(self, queue, level, lease, holder))
                 self._add(one)
             self._acknowledged(late)
             try:
@@ -150,7 +155,8 @@ class Channel:
         self._deliveries.append(delivery)
         delivery.holder.unacked += lease.length
         self.unacked += lease.length
-        self._earliest_deadline = min(self._earliest_deadline, lease.deadline)
+        if lease.deadline < self._earliest_deadline:
+            self._earliest_deadline = lease.deadline
         delivery.first_tag = self._next_tag
         self._next_tag += lease.length
 
@@ -208,7 +214,7 @@ class Channel:
     ) -> None:
         """Acknowledge a message, and with ``multiple`` all before it."""
         with self._mutex:
-            if self._refusal is not None or self._late:
+            if self.is_closed or self._late:
                 self._check_usable()
             bit = 1 << offset - delivery.lease.first
             if not delivery.open_bits & bit:
@@ -294,7 +300,10 @@ class Channel:
             return False
         try:
             if self._pending and self._refusal is None:
-                self._flush()
+                if self._flushes == self._waited_for:
+                    self._flush()
+                # Where one takes again and again, what waits by the next round is younger.
+                self._waited_for = self._flushes
         finally:
             self._mutex.release()
         return True
@@ -313,13 +322,13 @@ class Channel:
 
     def _flush(self) -> None:
         if self._pending:
-            self._acknowledged(self._ledgers.change(self._acknowledge))
+            self._acknowledged(self._ledgers.change(self._acknowledge, keep=True))
 
     def _acknowledge(self, changes: Changes) -> list[Delivery]:
         """Settle what was acknowledged; returns the deliveries whose leases have ended."""
         late = []
         for delivery in self._touched:
-            ledger = _ledger_of(changes, delivery)
+            ledger = changes.find(delivery.level.ledger)
             if ledger is not None and not ledger.ack(delivery.lease, delivery.acked_bits):
                 late.append(delivery)
         return late
@@ -333,6 +342,7 @@ class Channel:
             delivery.acked_bits = 0
         self._touched.clear()
         self._pending = 0
+        self._flushes += 1
         if len(self._deliveries) > 1 or not self.unacked:
             self._deliveries = [one for one in self._deliveries if one.open_bits]
 
@@ -436,7 +446,7 @@ class Channel:
             late = self._acknowledge(changes)
             lost = []
             for delivery, bits in chosen.items():
-                ledger = _ledger_of(changes, delivery)
+                ledger = changes.find(delivery.level.ledger)
                 if ledger is not None and not settle(ledger, delivery.lease, bits):
                     lost.append(delivery)
             return late, lost
@@ -459,11 +469,6 @@ class Channel:
             raise ClosedError("the channel was closed")
         self._tell_late()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether it can not be used any more."""
-        return self._refusal is not None
-
     def close(self) -> None:
         """Bring acknowledgements to the ledgers, give back what is not settled, and end the
         channel's consumers; closing twice is allowed. Raises LeaseExpiredError for acknowledgements
@@ -476,6 +481,7 @@ class Channel:
                 self._return_all()
             finally:
                 self._refusal = ClosedError
+                self.is_closed = True
                 self.settled.notify_all()
                 self._forget(self)
             self._tell_late()
@@ -486,12 +492,4 @@ class Channel:
         self._mutex = threading.RLock()
         self.settled = threading.Condition(self._mutex)
         self._refusal = ForkedError
-
-
-def _ledger_of(changes: Changes, delivery: Delivery) -> Ledger | None:
-    """The ledger of a delivery; None where the queue, or the topic, was
-    deleted, its messages with it."""
-    try:
-        return changes.of(delivery.level.ledger)
-    except (UnknownQueueError, UnknownTopicError):
-        return None
+        self.is_closed = True

@@ -84,7 +84,7 @@ class Delivery:
         self.delivery_count = lease.delivery_count
         self.first_tag = 0
         """The delivery tag of the lease's first offset."""
-        self.open_bits = lease.open_bits
+        self.open_bits = (1 << lease.length) - 1
         """Messages that nobody has said anything of."""
         self.acked_bits = 0
         """Messages that were acknowledged, which the ledger does not know yet."""

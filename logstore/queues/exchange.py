@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from logstore.appending import Acks
 from logstore.queues.definitions import ExchangeDefinition
-from logstore.queues.properties import Envelope, Properties
+from logstore.queues.properties import PLAIN, Envelope, Properties
 from logstore.queues.publisher import Publisher
 from logstore.queues.publishing import (
     Confirm,
@@ -66,8 +66,8 @@ class Exchange:
         Raises NackedError where a queue is full and refuses it, UnknownExchangeError,
         AccessRefusedError for an internal exchange, InvalidInputError.
         """
-        made = with_properties(properties, given)
-        confirm = self._broker.publish_one(body, self.name, routing_key, made, acks)
+        made = PLAIN if properties is None and not given else with_properties(properties, given)
+        confirm = self._broker.publish_one(body, self.definition.name, routing_key, made, acks)
         if confirm.rejected or (mandatory and not confirm.queues):
             confirms = Confirms.of_one(confirm)
             if mandatory:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from logstore.queues.ledger_rows import (
     DEAD,
@@ -30,12 +29,14 @@ from logstore.queues.ledger_rows import (
     LEASED,
     MAX_LEASED,
     NEVER,
+    NUMBER_BYTES,
     RETURNED,
     Head,
     Lease,
     Reason,
     Rows,
     Span,
+    first_spans,
     held_key,
     joined_lease,
     lease_key,
@@ -45,22 +46,10 @@ from logstore.queues.ledger_rows import (
     unpack_held_key,
     unpack_offset,
 )
+from logstore.queues.policy import Policy, Sizes
 from logstore.queues.spans import gaps, joined
 
 __all__ = ["Ledger", "Policy", "Sizes"]
-
-Sizes = Callable[[int, int], int]
-"""The bytes of the bodies of so many messages from an offset on; offsets that the log has not got
-count nothing."""
-
-
-class Policy(NamedTuple):
-    """What a queue's arguments mean for its ledgers."""
-
-    delivery_limit: int | None = None
-    """How often a message may come back; once more, and it is dead (RabbitMQ's quorum queues)."""
-    dead_letters: bool = False
-    """Whether there is anywhere to dead-letter to; what is dead is dropped otherwise."""
 
 
 class Ledger:
@@ -84,10 +73,17 @@ class Ledger:
         self._sizes = sizes
         self.head = head
 
-    def save(self, number: int) -> None:
-        """Store the head, after commands; ``number`` is the transaction's."""
-        self.head.number = number
-        self._rows.put(self._key, self.head.pack())
+    def save(self, number: int, stored: bytes = b"") -> bytes:
+        """Store the head, after commands, and return its row; ``number`` is the transaction's.
+        ``stored`` is the row that is there: it stays, and is returned, if nothing has changed."""
+        head = self.head
+        before, head.number = head.number, number
+        row = head.pack()
+        if row[:-NUMBER_BYTES] == stored[:-NUMBER_BYTES]:
+            head.number = before
+            return stored
+        self._rows.put(self._key, row)
+        return row
 
     # Delivering -------------------------------------------------------------------------------
 
@@ -98,11 +94,16 @@ class Ledger:
         offsets first; then held ones that are due, the earliest first; then those at the cursor.
         """
         head = self.head
+        if not head.returned and head.next_due > now_ms and self._sizes is None:  # nearly always
+            count = min(most, log_end - head.cursor, MAX_LEASED)
+            if count <= 0:
+                return []
+            first = head.cursor
+            head.cursor = first + count
+            return [self._lease(first, count, 0, session, deadline)]
         self.count_to(log_end)
-        spans: list[Span] = []
-        if head.returned:
-            spans = self._take_returned(most)
-            most -= sum(span.length for span in spans)
+        spans = self._take_returned(most) if head.returned else []
+        most -= sum(span.length for span in spans)
         if most and head.next_due <= now_ms:
             due = self._take_due(most, now_ms)
             most -= sum(span.length for span in due)
@@ -112,22 +113,24 @@ class Ledger:
             self._left(head.cursor, count)
             spans.append(Span(head.cursor, count, 0))
             head.cursor += count
-        return [self._lease(span, session, deadline) for span in spans]
+        return [self._lease(*span[:3], session, deadline) for span in spans]
 
-    def _lease(self, span: Span, session: bytes, deadline: int) -> Lease:
+    def _lease(
+        self, first: int, length: int, delivery_count: int, session: bytes, deadline: int
+    ) -> Lease:
         head = self.head
         number = head.next_lease
         head.next_lease = number + 1
-        lease = Lease(span.first, number, session, span.length, span.delivery_count, deadline)
-        self._rows.put(lease_key(self._key, span.first, number), lease.pack())
-        head.unacked += span.length
+        lease = Lease(first, number, session, length, delivery_count, deadline)
+        self._rows.put(lease_key(self._key, first, number), lease.pack())
+        head.unacked += length
         if deadline < head.earliest_deadline:
             head.earliest_deadline = deadline
         return lease
 
     def _take_returned(self, most: int) -> list[Span]:
         spans = []
-        for span in self._first(RETURNED, most):
+        for span in first_spans(self._rows, self._key + RETURNED, most):
             self._rows.delete(offset_key(self._key, RETURNED, span.first))
             taken = span._replace(length=min(span.length, most, MAX_LEASED))
             if taken.length < span.length:
@@ -137,17 +140,6 @@ class Ledger:
             self.head.returned -= taken.length
             most -= taken.length
             spans.append(taken)
-        return spans
-
-    def _first(self, kind: bytes, most: int) -> list[Span]:
-        """The first spans of a kind, that hold ``most`` messages or more, or all there are."""
-        spans = []
-        for key, value in self._rows.items(self._key + kind):
-            if most <= 0:
-                break
-            span = Span.unpack(unpack_offset(key), value)
-            spans.append(span)
-            most -= span.length
         return spans
 
     def _take_due(self, most: int, now_ms: int) -> list[Span]:
@@ -191,6 +183,11 @@ class Ledger:
         False, and nothing done, where the lease has ended: it may be somebody else's by now. The
         same goes for all that follow here.
         """
+        if lease.length == 1 == bits:  # there is nothing to find out in the row
+            found = self._rows.delete(lease_key(self._key, lease.first, lease.number))
+            if found:
+                self._settled(1)
+            return found
         return self._settle(lease, bits) is not None
 
     def requeue(self, lease: Lease, bits: int, *, delivered: bool = True) -> bool:
@@ -236,8 +233,10 @@ class Ledger:
         if settled is None:
             return None
         count = lease.delivery_count
-        spans = [Span(lease.first + start, length, count) for start, length in runs_of(settled)]
-        return [self._lease(span, lease.session, deadline) for span in spans]
+        return [
+            self._lease(lease.first + start, length, count, lease.session, deadline)
+            for start, length in runs_of(settled)
+        ]
 
     def hold(self, lease: Lease, dues: dict[int, int]) -> bool:
         """Put messages aside until they are due; ``dues`` by their bits' numbers, ascending."""
@@ -405,7 +404,7 @@ class Ledger:
 
     def waiting(self, most: int, *, log_end: int, now_ms: int) -> list[Span]:
         """What ``take`` would lease, up to ``most`` messages."""
-        spans = self._first(RETURNED, most) if self.head.returned else []
+        spans = first_spans(self._rows, self._key + RETURNED, most) if self.head.returned else []
         most -= sum(span.length for span in spans)
         if most > 0 and self.head.next_due <= now_ms:
             due = [span for _, span in self._due(most, now_ms)]

@@ -26,6 +26,7 @@ __all__ = [
     "KEY_BYTES",
     "MAX_LEASED",
     "NEVER",
+    "NUMBER_BYTES",
     "SESSION_BYTES",
     "Head",
     "Lease",
@@ -33,6 +34,7 @@ __all__ = [
     "Rows",
     "Span",
     "bits_of",
+    "first_spans",
     "held_key",
     "joined_lease",
     "lease_key",
@@ -70,6 +72,8 @@ _HEAD = struct.Struct(
     "Q"  # the offset up to which they are counted
     "Q"  # number of the transaction that changed the ledger last
 )
+NUMBER_BYTES = 8
+"""The number of the transaction stands at the end of a head's row."""
 _LEASE = struct.Struct(
     ">"
     "16s"  # session
@@ -91,8 +95,8 @@ class Rows(Protocol):
         """Set the value of a key."""
         ...
 
-    def delete(self, key: bytes, /) -> object:
-        """Remove a key."""
+    def delete(self, key: bytes, /) -> bool:
+        """Remove a key, and say whether it was there."""
         ...
 
     def items(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]:
@@ -175,7 +179,10 @@ class Head:
     @classmethod
     def unpack(cls, data: bytes) -> Head:
         """The head in a row."""
-        return cls(*_unpacked(_HEAD, data))
+        try:
+            return cls(*_HEAD.unpack(data))
+        except struct.error as error:
+            raise _broken(_HEAD, data) from error
 
     def pack(self) -> bytes:
         """The row."""
@@ -227,8 +234,9 @@ class Lease(NamedTuple):
 
     def pack(self) -> bytes:
         """The row's value."""
-        head = _LEASE.pack(self.session, self.length, self.delivery_count, self.deadline)
-        return joined_lease(head, self.settled, self.length)
+        _, _, session, length, delivery_count, deadline, settled = self
+        bits = settled.to_bytes(length + 7 >> 3, "little")
+        return _LEASE.pack(session, length, delivery_count, deadline) + bits
 
     @classmethod
     def unpack(cls, key: bytes, data: bytes) -> Lease:
@@ -271,6 +279,19 @@ class Span(NamedTuple):
     def unpack(cls, first: int, data: bytes) -> Span:
         """The span in a row."""
         return cls(first, *_unpacked(_SPAN, data))
+
+
+def first_spans(rows: Rows, prefix: bytes, most: int) -> list[Span]:
+    """The first spans whose keys begin so, that hold ``most`` messages or more, or all there
+    are."""
+    spans = []
+    for key, value in rows.items(prefix):
+        if most <= 0:
+            break
+        span = Span.unpack(unpack_offset(key), value)
+        spans.append(span)
+        most -= span.length
+    return spans
 
 
 def unpack_offset(key: bytes) -> int:
@@ -322,6 +343,8 @@ def _unpacked(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
     try:
         return form.unpack(data)
     except struct.error as error:
-        raise FormatError(
-            "a ledger's row is broken", expected=form.size, found=len(data)
-        ) from error
+        raise _broken(form, data) from error
+
+
+def _broken(form: struct.Struct, data: bytes) -> FormatError:
+    return FormatError("a ledger's row is broken", expected=form.size, found=len(data))

@@ -20,10 +20,11 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
-from logstore.errors import FormatError, LogstoreError, UnknownQueueError
+from logstore.errors import FormatError, LogstoreError, UnknownQueueError, UnknownTopicError
 from logstore.live import Live, Restored
 from logstore.log import PartitionLog
 from logstore.metadata import Metadata
+from logstore.queues.consumer_rows import consumer_count
 from logstore.queues.ledger import Ledger, Policy, Sizes
 from logstore.queues.ledger_rows import Head, Rows, Span
 from logstore.queues.memory_rows import MemoryRows
@@ -103,6 +104,9 @@ class Ledgers:
         self._metadata = metadata
         self._tables = tables
         self._cut = cut
+        self._kept: Changes | None = None
+        """What the last transaction knew in the end; taken by the next one, which holds the lock
+        that all writers share."""
         live.restorers.append(self._restore)
 
     def _restore(self) -> tuple[Restored, Restored]:
@@ -134,17 +138,28 @@ class Ledgers:
             lambda tables: action(tables.table(names.ledgers), tables.table(names.consumers))
         )
 
-    def change(self, action: Callable[[Changes], _T]) -> _T:
+    def change(self, action: Callable[[Changes], _T], *, keep: bool = False) -> _T:
         """Let ``action`` give commands to ledgers, in a transaction that is committed unless it
-        raises."""
+        raises.
+
+        ``keep``: what is loaded is kept for the next transaction, which uses it if nobody has
+        committed anything between the two, in any process. Only for an action that changes heads
+        by commands alone, and no row that does not belong to a ledger.
+        """
+        changes: Changes
 
         def act(tables: Tables) -> _T:
-            changes = Changes(tables, self._tables)
+            nonlocal changes
+            kept, self._kept = self._kept, None
+            changes = Changes(tables, self._tables, kept)
             result = action(changes)
             changes.save()
             return result
 
-        return self._live.write(act)
+        result = self._live.write(act, main=self._tables.ledgers)
+        if keep and changes.saved:
+            self._kept = changes
+        return result
 
     # Checkpoints ------------------------------------------------------------------------------
 
@@ -214,19 +229,28 @@ class Ledgers:
 class Changes:
     """A write transaction, and the ledgers that were loaded in it."""
 
-    __slots__ = ("_loaded", "_names", "_tables", "rows")
+    __slots__ = ("_before", "_consumers", "_loaded", "_names", "_tables", "number", "rows", "saved")
 
-    def __init__(self, tables: Tables, names: LedgerTables) -> None:
+    def __init__(self, tables: Tables, names: LedgerTables, kept: Changes | None = None) -> None:
+        """``kept`` is one that was committed before, perhaps not as the last one."""
         self._tables = tables
         self._names = names
-        self._loaded: dict[LogLedger, tuple[Ledger, bytes]] = {}
-        self.rows: Rows = tables.table(names.ledgers, write=True)
-        """Of all ledgers and queues."""
-
-    @property
-    def number(self) -> int:
+        self.number = tables.number
         """The transaction's number."""
-        return self._tables.number
+        self.rows: Rows = tables.main or tables.table(names.ledgers, write=True)
+        """Of all ledgers and queues."""
+        self._loaded: dict[LogLedger, tuple[Ledger, bytes]] = {}
+        """Ledgers, and the rows in which their heads are stored."""
+        self.saved = False
+        """Whether anything was written. If not, the number goes to the next transaction, too."""
+        self._before: dict[LogLedger, tuple[Ledger, bytes]]
+        """What was loaded by the transaction before this one, and is as it left it."""
+        self._consumers: dict[bytes, int]
+        """How many consumers queues have, by their ids."""
+        if kept is not None and kept.number + 1 == self.number:
+            self._before, self._consumers = kept._loaded, kept._consumers
+        else:
+            self._before, self._consumers = {}, {}
 
     @property
     def consumers(self) -> Rows:
@@ -237,15 +261,36 @@ class Changes:
         """A ledger, to be given commands; it is saved in the end if it has changed."""
         found = self._loaded.get(ledger)
         if found is None:
-            loaded = ledger.load(self.rows)
-            found = self._loaded[ledger] = loaded, loaded.head.pack()
+            before = self._before.get(ledger)
+            if before is None:
+                head, stored = ledger.load_head(self.rows)
+            else:
+                head, stored = before[0].head, before[1]
+            found = self._loaded[ledger] = ledger.with_head(self.rows, head), stored
         return found[0]
+
+    def find(self, ledger: LogLedger) -> Ledger | None:
+        """The same; None where it was deleted, and the queue, or the topic, with its messages."""
+        try:
+            return self.of(ledger)
+        except (UnknownQueueError, UnknownTopicError):
+            return None
+
+    def consumer_count(self, queue_id: bytes) -> int:
+        """How many consumers a queue has."""
+        count = self._consumers.get(queue_id)
+        if count is None:
+            count = consumer_count(self.rows, queue_id)
+            self._consumers[queue_id] = count
+        return count
 
     def save(self) -> None:
         """Store the heads of ledgers that have changed."""
-        for ledger, before in self._loaded.values():
-            if ledger.head.pack() != before:
-                ledger.save(self.number)
+        for ledger, (loaded, stored) in self._loaded.items():
+            row = loaded.save(self.number, stored)
+            if row is not stored:
+                self._loaded[ledger] = loaded, row
+                self.saved = True
 
 
 class LogLedger:
@@ -277,12 +322,20 @@ class LogLedger:
     def load(self, rows: Rows) -> Ledger:
         """The ledger, in a transaction. Raises UnknownQueueError when it is gone, and the queue
         with it."""
+        return self.with_head(rows, self.load_head(rows)[0])
+
+    def load_head(self, rows: Rows) -> tuple[Head, bytes]:
+        """The ledger's head, and the row that it is stored in; raises what ``load`` raises."""
         data = rows.get(self.key)
         if data is None:
             if self._gone is not None:
                 raise self._gone()
             raise UnknownQueueError(f"{self.log.directory}: the queue was deleted")
-        return Ledger(rows, self.key, Head.unpack(data), self.policy, self._sizes)
+        return Head.unpack(data), data
+
+    def with_head(self, rows: Rows, head: Head) -> Ledger:
+        """The ledger with a head that was loaded."""
+        return Ledger(rows, self.key, head, self.policy, self._sizes)
 
     def prepare(self) -> None:
         """Make the ledger, of its checkpoint if it has one, unless it is there: to be called before

@@ -26,10 +26,12 @@ class MemoryRows:
             bisect.insort(self._keys, key)
         self.content[key] = value
 
-    def delete(self, key: bytes) -> None:
-        """Remove a key, if it is there."""
-        if self.content.pop(key, None) is not None:
-            del self._keys[bisect.bisect_left(self._keys, key)]
+    def delete(self, key: bytes) -> bool:
+        """Remove a key, and say whether it was there."""
+        if self.content.pop(key, None) is None:
+            return False
+        del self._keys[bisect.bisect_left(self._keys, key)]
+        return True
 
     def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The rows whose keys begin so, ascending."""

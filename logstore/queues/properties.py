@@ -33,6 +33,7 @@ __all__ = [
     "check_properties",
     "check_short",
     "from_record",
+    "record_headers",
     "shown_headers",
     "to_record",
     "to_records",
@@ -183,7 +184,7 @@ def to_record(envelope: Envelope, *, timestamp_ms: int) -> Record:
     body, properties, exchange, routing_key = envelope
     key = routing_key.encode() if routing_key else None
     record: Record = _new_record(
-        (-1, timestamp_ms, key, body, _record_headers(properties, exchange))
+        (-1, timestamp_ms, key, body, record_headers(properties, exchange))
     )
     return record
 
@@ -198,7 +199,7 @@ def to_records(envelopes: Iterable[Envelope], *, timestamp_ms: int) -> list[Reco
     for body, properties, exchange, routing_key in envelopes:
         if properties is not properties_of or exchange is not exchange_of:
             properties_of, exchange_of = properties, exchange
-            headers = _record_headers(properties, exchange)
+            headers = record_headers(properties, exchange)
         if routing_key is not routing_key_of:
             routing_key_of = routing_key
             key = routing_key.encode() if routing_key else None
@@ -206,7 +207,8 @@ def to_records(envelopes: Iterable[Envelope], *, timestamp_ms: int) -> list[Reco
     return records
 
 
-def _record_headers(properties: Properties, exchange: str) -> tuple[Header, ...]:
+def record_headers(properties: Properties, exchange: str) -> tuple[Header, ...]:
+    """The headers of the record of a message with these properties, which were checked."""
     # A table can be changed by its owner, so nothing that was made of one is kept.
     if properties.headers is None:
         return _kept_headers(properties, exchange)

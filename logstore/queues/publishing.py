@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from logstore.appending import Acks, check_acks
 from logstore.errors import (
@@ -55,7 +55,6 @@ __all__ = [
     "publish_alike",
     "publish_dead",
     "publish_into",
-    "publish_one",
     "return_unroutable",
     "with_properties",
 ]
@@ -140,7 +139,7 @@ class Confirms(Sequence[Confirm]):
         )
 
 
-class _Target(Protocol):
+class Target(Protocol):
     """A queue that messages are appended to."""
 
     definition: QueueDefinition
@@ -148,7 +147,14 @@ class _Target(Protocol):
     def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published: ...
 
 
-Opener = Callable[[QueueDefinition], _Target]
+T_co = TypeVar("T_co", bound=Target, covariant=True)
+
+
+class Opener(Protocol[T_co]):
+    """Opens the queue of a definition."""
+
+    def __call__(self, definition: QueueDefinition, /) -> T_co: ...
+
 
 _new_envelope = partial(tuple.__new__, Envelope)
 
@@ -168,36 +174,6 @@ def with_properties(properties: Properties | None, given: Mapping[str, Any]) -> 
         ) from None
 
 
-def publish_one(
-    body: bytes,
-    exchange: str,
-    routing_key: str,
-    properties: Properties,
-    *,
-    topology: Topology,
-    open_queue: Opener,
-    acks: Acks,
-) -> Confirm:
-    """Publish one message: as a batch of one, at half the cost."""
-    if acks != "all":
-        check_acks(acks)
-    _check_exchange(exchange, topology)
-    if type(body) is not bytes:
-        _check_bodies((body,))
-    _check(routing_key, properties)
-    route = _route(exchange, routing_key, properties, topology)
-    rejected: tuple[str, ...] = ()
-    if route:
-        envelopes = [_new_envelope((body, properties, exchange, routing_key))]
-        for name in route:
-            outcome = _append(name, envelopes, topology, open_queue, acks)
-            if outcome is None:
-                route = tuple(one for one in route if one != name)
-            elif outcome.rejected:
-                rejected += (name,)
-    return Confirm(route, rejected)
-
-
 def publish_alike(
     bodies: Sequence[bytes],
     exchange: str,
@@ -205,15 +181,15 @@ def publish_alike(
     properties: Properties,
     *,
     topology: Topology,
-    open_queue: Opener,
+    open_queue: Opener[Target],
     acks: Acks,
 ) -> Confirms:
     """Publish messages that have all but their bodies in common: they are routed once."""
     check_acks(acks)
-    _check_exchange(exchange, topology)
+    check_exchange(exchange, topology)
     _check(routing_key, properties)
-    _check_bodies(bodies)
-    route = _route(exchange, routing_key, properties, topology)
+    check_bodies(bodies)
+    route = route_of(exchange, routing_key, properties, topology)
     confirms = Confirms([route] * len(bodies))
     if not bodies or not route:
         return confirms
@@ -226,13 +202,13 @@ def publish_alike(
 
 
 def publish(
-    envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener, acks: Acks
+    envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener[Target], acks: Acks
 ) -> Confirms:
     """Publish any messages. They are checked, all of them, before the first is appended."""
     check_acks(acks)
     routes: list[tuple[str, ...]] = []
     by_queue: dict[str, tuple[list[Envelope], list[int]]] = {}
-    _check_bodies([envelope.body for envelope in envelopes])
+    check_bodies([envelope.body for envelope in envelopes])
     before: Envelope | None = None
     route: tuple[str, ...] = ()
     for index, envelope in enumerate(envelopes):
@@ -243,9 +219,9 @@ def publish(
             or routing_key is not before.routing_key
             or exchange is not before.exchange
         ):
-            _check_exchange(exchange, topology)
+            check_exchange(exchange, topology)
             _check(routing_key, properties)
-            route = _route(exchange, routing_key, properties, topology)
+            route = route_of(exchange, routing_key, properties, topology)
             before = envelope
         routes.append(route)
         for name in route:
@@ -264,7 +240,7 @@ def publish_dead(
     queue: QueueDefinition,
     *,
     topology: Topology,
-    open_queue: Opener,
+    open_queue: Opener[Target],
     now_ms: int,
 ) -> int:
     """Publish messages that ``queue`` has given up to its dead letter exchange, and return when
@@ -304,7 +280,12 @@ def publish_dead(
 
 
 def publish_into(
-    name: str, envelopes: Sequence[Envelope], *, topology: Topology, open_queue: Opener, acks: Acks
+    name: str,
+    envelopes: Sequence[Envelope],
+    *,
+    topology: Topology,
+    open_queue: Opener[Target],
+    acks: Acks,
 ) -> Published | None:
     """Append messages to one queue as they are, whatever exchange they name; says which the queue
     refused. None: it is not there."""
@@ -317,16 +298,24 @@ def _append(
     name: str,
     envelopes: Sequence[Envelope],
     topology: Topology,
-    open_queue: Opener,
+    open_queue: Opener[Target],
     acks: Acks,
 ) -> Published | None:
     """Append messages to one queue, and say what became of them; None: it was deleted a moment ago,
     and has none of them."""
-    definition = topology.queues[name]
-    if acks == "all" and (not definition.durable or _all_transient(envelopes)):
+    try:
+        queue = open_queue(topology.queues[name])
+    except (UnknownQueueError, UnknownTopicError):
+        return None
+    return append_to(queue, envelopes, acks)
+
+
+def append_to(queue: Target, envelopes: Sequence[Envelope], acks: Acks) -> Published | None:
+    """The same for an opened queue."""
+    if acks == "all" and (not queue.definition.durable or _all_transient(envelopes)):
         acks = 1
     try:
-        return open_queue(definition).publish(envelopes, acks=acks)
+        return queue.publish(envelopes, acks=acks)
     except (UnknownQueueError, UnknownTopicError):
         return None
 
@@ -337,7 +326,8 @@ def _all_transient(envelopes: Sequence[Envelope]) -> bool:
     return all(envelope.properties.delivery_mode == 1 for envelope in envelopes)
 
 
-def _check_exchange(exchange: str, topology: Topology) -> None:
+def check_exchange(exchange: str, topology: Topology) -> None:
+    """Raise the error of an exchange that nobody may publish to."""
     definition = topology.exchanges.get(exchange)
     if definition is None:
         check_short("exchange", exchange)
@@ -350,17 +340,23 @@ def _check_exchange(exchange: str, topology: Topology) -> None:
 
 def check_message(body: object, routing_key: str, properties: Properties) -> None:
     """Raise InvalidInputError for a message that cannot be published."""
-    _check_bodies([body])
+    check_bodies([body])
     _check(routing_key, properties)
     extra_routing_keys(properties.headers)
 
 
 def _check(routing_key: str, properties: Properties) -> None:
-    check_short("routing_key", routing_key)
+    check_address(routing_key)
     check_properties(properties)
 
 
-def _check_bodies(bodies: Sequence[object]) -> None:
+def check_address(routing_key: str) -> None:
+    """Raise InvalidInputError for what is no routing key."""
+    check_short("routing_key", routing_key)
+
+
+def check_bodies(bodies: Sequence[object]) -> None:
+    """Raise InvalidInputError for a body that is none."""
     if set(map(type, bodies)) <= {bytes}:
         return
     for index, body in enumerate(bodies):
@@ -370,7 +366,7 @@ def _check_bodies(bodies: Sequence[object]) -> None:
             )
 
 
-def _route(
+def route_of(
     exchange: str, routing_key: str, properties: Properties, topology: Topology
 ) -> tuple[str, ...]:
     """The queues that a message goes to."""

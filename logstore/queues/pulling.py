@@ -53,29 +53,23 @@ class Puller:
             self.deleted = self._queue.deleted_error()
             raise self.deleted from None
 
-    def _room(self, prefetch: int | None) -> int:
-        registration = self._registration
-        limit = registration.prefetch if prefetch is None else prefetch
-        return self._channel.room_for(registration, limit)
-
     def pull(self, timeout: float | None, prefetch: int | None) -> bool:
         """The same, but what says that something was deleted is raised as it is, and ends nothing:
         there may be more to take elsewhere."""
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        registration = self._registration
+        registration, queue, channel = self._registration, self._queue, self._channel
         if length_hint(registration.left):
             return registration.is_active
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
         while registration.is_active:
-            room = self._room(prefetch)
-            if room > 0 and self._queue.has_ready():
-                found = self._channel.take(
-                    self._queue, registration, room, fair=True, no_ack=self._no_ack
-                )
+            limit = registration.prefetch if prefetch is None else prefetch
+            room = channel.room_for(registration, limit)
+            if room > 0 and queue.has_ready():
+                found = channel.take(queue, registration, room, fair=True, no_ack=self._no_ack)
                 if found:
                     registration.hand_out(found)
                     return True
                 # Others were quicker; or all of it is delayed, or has expired: what is behind it?
-                self._queue.look()
+                queue.look()
                 continue
             left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
             if left <= 0:
@@ -107,9 +101,10 @@ class Puller:
         )
 
     def _wait_for_room(self, prefetch: int | None, seconds: float) -> None:
-        channel = self._channel
+        registration, channel = self._registration, self._channel
         with channel.settled:
-            if self._room(prefetch) > 0 or not self._registration.is_active:
+            limit = registration.prefetch if prefetch is None else prefetch
+            if channel.room_for(registration, limit) > 0 or not registration.is_active:
                 return
             channel.waiting += 1
             try:

@@ -36,6 +36,7 @@ from logstore.queues.reading import MessageReader, Verdicts, judge
 from logstore.queues.retention import keeps_settled
 from logstore.queues.source import LedgeredLog, Source, Taken
 from logstore.segments.files import File, Files
+from logstore.segments.record import Header, Record
 
 __all__ = ["DeadLetter", "Level", "QueueCounts", "WorkQueue"]
 
@@ -55,6 +56,7 @@ KEEPING = "retention"
 them ready again, holds a lock on."""
 
 _properties_of: Callable[[Envelope], Properties] = itemgetter(1)
+_headers_of: Callable[[Message], Sequence[Header]] = itemgetter(5)
 
 
 class QueueCounts(NamedTuple):
@@ -122,6 +124,8 @@ class WorkQueue(Source[Level, Message]):
         self.counts_bytes = arguments.max_length_bytes is not None
         self.is_limited = self.counts_bytes or arguments.max_length is not None
         self.ttl_ms = arguments.message_ttl_ms
+        self.is_plain = not self.is_limited and self.ttl_ms is None and definition.levels == 1
+        """Whether publishing is an append and nothing else, to level 0."""
         self._mutex = threading.RLock()
         """Held to open levels; never taken inside of a transaction."""
         self._by_number: dict[int, Level] = {}
@@ -275,17 +279,23 @@ class WorkQueue(Source[Level, Message]):
         if self.definition.levels == 1:
             level = self._by_number.get(0) or self._open(0)
             records = to_records(envelopes, timestamp_ms=now)
-            if len(records) != 1:
-                append_records(level.log, records, acks=acks)
-            else:
-                appended = level.log.append(records, acks=acks)
-                if len(envelopes[0].body) <= _FRESH_BYTES:
-                    level.reader.note_appended(appended.base_offset, records[0])
+            append_records(level.log, records, acks=acks)
         else:
             for number, chosen in self.by_level(envelopes).items():
                 level = self._by_number.get(number) or self._open(number)
                 append_records(level.log, to_records(chosen, timestamp_ms=now), acks=acks)
         return Published()
+
+    def append_one(self, record: Record, *, acks: Acks) -> None:
+        """Append a message to a queue that is plain: as ``publish`` does it, with less ado. The
+        record gets the time of the append."""
+        if acks == "all" and not self.definition.durable:
+            acks = 1
+        level = self._by_number.get(0) or self._open(0)
+        appended = level.log.append([record], acks=acks)
+        _, _, key, body, headers = record
+        if type(body) is bytes and len(body) <= _FRESH_BYTES:
+            level.reader.fresh = appended[0], appended[2], key, body, headers
 
     def by_level(self, envelopes: Sequence[Envelope]) -> dict[int, list[Envelope]]:
         """Messages by the levels that they go to."""
@@ -305,8 +315,10 @@ class WorkQueue(Source[Level, Message]):
 
     def read(self, taken: Taken, handle: object) -> tuple[list[Message], Verdicts | None]:
         """The messages of a lease, and those of them that have expired, or are not due."""
-        lease = taken.lease
-        found = cast(Level, taken.level).reader.read(lease.first, lease.length, handle)
+        level, lease, _ = taken
+        found = cast(Level, level).reader.read(lease.first, lease.length, handle)
+        if self.ttl_ms is None and not any(map(_headers_of, found)):
+            return found, None  # nothing was said of them
         now = self.clock.now_ms()
         return found, judge(found, restart_end=taken.restart_end, ttl_ms=self.ttl_ms, now_ms=now)
 

@@ -47,9 +47,9 @@ class Reader(Generic[M_co]):
         self._kept: tuple[int, int, list[Record]] = (0, 0, [])
         """The batch that was decoded last, of which somebody may want more: first offset, the one
         behind the last, records. Replaced as a whole."""
-        self._fresh: tuple[int, Record | None] = (-1, None)
-        """What was appended here last, if it was one message alone, and its offset: whoever waits
-        for it in this process need not read it. Replaced as a whole."""
+        self.fresh: tuple[Any, ...] = (-1,)
+        """The fields of the record that was appended here last, if it was alone: whoever waits for
+        it in this process need not read it. Replaced as a whole."""
         self._record_bytes = 200.0
         """About how much a record takes in the log, as far as is known."""
 
@@ -57,16 +57,12 @@ class Reader(Generic[M_co]):
         """About how many messages may be read for one take."""
         return max(1, int(_MOST_BYTES / self._record_bytes))
 
-    def note_appended(self, offset: int, record: Record) -> None:
-        """A message was appended, alone."""
-        self._fresh = offset, record
-
     def read(self, first: int, length: int, handle: object) -> list[M_co]:
         """The messages of ``length`` offsets from ``first`` on, those that the log has not got left
         out. Raises FormatError where the log is damaged."""
-        offset, record = self._fresh
-        if offset == first and length == 1 and record is not None:
-            return [_new_tuple(self._row_type, (handle, offset, *record[1:]))]
+        fresh = self.fresh
+        if length == 1 and fresh[0] == first:
+            return [_new_tuple(self._row_type, (handle, *fresh))]
         end = first + length
         offset = first
         messages: list[M_co] = []

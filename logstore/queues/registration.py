@@ -61,7 +61,7 @@ class Registration:
     @property
     def is_active(self) -> bool:
         """Whether it still gets messages."""
-        return not (self._ended or self.channel.is_closed)
+        return not self._ended and not self.channel.is_closed
 
     # What was fetched -------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from typing import Generic, NamedTuple, TypeVar
 from logstore.clock import Clock
 from logstore.errors import LogstoreError
 from logstore.log import PartitionLog
-from logstore.queues.consumer_rows import consumer_count
 from logstore.queues.ledger import Ledger
 from logstore.queues.ledger_rows import NEVER, Head, Lease, Rows
 from logstore.queues.ledger_store import Changes, Ledgers, LogLedger
@@ -195,7 +194,7 @@ class Source(Generic[L_co, M_co]):
         levels = self._levels if only is None else (only,)
         now = self.clock.now_ms()
         deadline = self.clock.boottime_ms() + self.lease_ms
-        consumers = consumer_count(changes.rows, self.id) if fair else 1
+        consumers = changes.consumer_count(self.id) if fair else 1
         if consumers > 1:
             ready = 0
             for level in levels:
@@ -209,16 +208,17 @@ class Source(Generic[L_co, M_co]):
             if most <= 0:
                 break
             ledger = changes.of(level.ledger)
+            head = ledger.head
             leases = ledger.take(
-                min(most, level.room(ledger.head)),
+                most if most == 1 else min(most, level.room(head)),
                 log_end=level.end,
                 now_ms=now,
                 session=session,
                 deadline=deadline,
             )
-            level.see(ledger.head)
+            level.see(head)
             for lease in leases:
-                taken.append(Taken(level, lease, ledger.head.restart_end))
+                taken.append(Taken(level, lease, head.restart_end))
                 most -= lease.length
         return taken
 

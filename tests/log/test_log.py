@@ -29,7 +29,9 @@ from logstore import (
     PartitionLog,
     ReadOnlyError,
     Record,
+    UnknownTopicError,
 )
+from logstore.deletion import mark_deleted
 from logstore.segments.batch import encode_batch
 from logstore.segments.checkpoint import EpochEntry, parse_leader_epochs
 
@@ -875,3 +877,20 @@ def test_a_path_may_be_bytes(tmp_path: Path) -> None:
     with PartitionLog(os.fsencode(tmp_path / "a-0")) as log:  # type: ignore[arg-type]
         log.append(records("a"))
         assert log.directory == str(tmp_path / "a-0")
+
+
+def test_the_end_is_seen_to_move_whoever_moves_it(directory: Path) -> None:
+    with PartitionLog(directory) as log, PartitionLog(directory) as other:
+        for end in range(1, 4):
+            log.append(records("mine"), acks=1)
+            assert (log.log_end_offset, other.log_end_offset) == (2 * end - 1, 2 * end - 1)
+            other.append(records("another's"), acks=1)
+            assert (log.log_end_offset, other.log_end_offset) == (2 * end, 2 * end)
+        log.append(records("mine"))
+        other.truncate(3)
+        assert (log.log_end_offset, other.log_end_offset) == (3, 3)
+        mark_deleted(other)
+        with pytest.raises(UnknownTopicError):
+            _ = log.log_end_offset
+    with pytest.raises(ClosedError):
+        _ = log.log_end_offset

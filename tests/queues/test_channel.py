@@ -16,7 +16,9 @@ from logstore import (
     LockTimeoutError,
     Store,
 )
-from logstore.queues.channel import MAX_PENDING
+from logstore.queues.channel import MAX_PENDING, Channel
+from logstore.queues.consuming import Getter
+from logstore.queues.message import Message
 from logstore.queues.queue_upkeep import Upkeep
 from logstore.segments.files import DiskFiles
 
@@ -350,3 +352,29 @@ def test_what_cannot_be_told_to_the_ledger_waits_to_be_told(
     assert work.ledgers.number() > 0
     assert queue.counts()[:2] == (1, 0)
     assert drain(queue) == [b"1"]
+
+
+def test_acknowledgements_that_wait_are_flushed_unless_they_are_younger_than_a_round(
+    store: Store,
+) -> None:
+    store.queue(NAME)
+    publish(store, *numbered(3))
+    queue, session = work_queue(store), bytes(16)
+    channel = Channel(queue.ledgers, session=session)  # which no housekeeper knows
+    getter = Getter(channel, queue, session=session)
+
+    def take() -> Message:
+        (message,) = getter.get(1, no_ack=False)
+        return message
+
+    def waiting_after_a_round() -> bool:
+        channel.flush_quietly()
+        return channel.has_pending
+
+    take().ack()
+    assert [waiting_after_a_round() for _ in range(2)] == [True, False]
+    take().ack()
+    assert waiting_after_a_round()
+    take().ack()  # taking has flushed the one before
+    assert [waiting_after_a_round() for _ in range(2)] == [True, False]
+    assert queue.counts().unacked == 0

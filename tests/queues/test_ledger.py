@@ -42,9 +42,9 @@ class CountingRows(MemoryRows):
         self.touched += 1
         super().put(key, value)
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes) -> bool:
         self.touched += 1
-        super().delete(key)
+        return super().delete(key)
 
     def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         for row in super().items(prefix):

@@ -24,6 +24,7 @@ from logstore import (
 )
 from logstore.appending import Acks
 from logstore.group_commit import GroupCommit
+from logstore.queues import single
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.properties import PLAIN, Envelope, Properties, Published
 from logstore.queues.publishing import (
@@ -32,8 +33,9 @@ from logstore.queues.publishing import (
     Returned,
     publish,
     publish_alike,
-    publish_one,
 )
+from logstore.queues.single import SinglePublisher
+from logstore.segments.record import Record
 
 from .broker_support import bodies, stored
 
@@ -398,10 +400,15 @@ def test_what_a_full_queue_refuses_is_told_by_message_and_queue(
 
 def test_a_queue_that_is_deleted_in_the_middle_of_a_publish_is_no_error(store: Store) -> None:
     class Gone:
+        is_plain = True
+
         def __init__(self, definition: QueueDefinition) -> None:
             self.definition = definition
 
         def publish(self, envelopes: Sequence[Envelope], *, acks: Acks) -> Published:
+            raise UnknownQueueError("it was deleted")
+
+        def append_one(self, record: Record, *, acks: Acks) -> None:
             raise UnknownQueueError("it was deleted")
 
     store.queue("q")
@@ -411,8 +418,9 @@ def test_a_queue_that_is_deleted_in_the_middle_of_a_publish_is_no_error(store: S
         publish_alike([b"x"], "", "q", PLAIN, topology=topology, open_queue=Gone, acks=1),
     ):
         assert list(confirms) == [Confirm(())]
-    confirm = publish_one(b"x", "", "q", PLAIN, topology=topology, open_queue=Gone, acks=1)
-    assert confirm == Confirm(())
+    publisher = SinglePublisher(Gone)
+    for properties in (PLAIN, Properties(expiration=1000)):
+        assert publisher.publish(b"x", "", "q", properties, topology, 1) == Confirm(())
 
 
 def test_a_queue_that_another_handle_deletes_gets_nothing_more(store: Store) -> None:
@@ -488,3 +496,73 @@ def test_a_dead_letter_does_not_go_round_in_circles(store: Store) -> None:
     assert store.queues.publish_dead(source, [(again, "rejected")]) == 0
     assert store.queues.publish_dead(source, [(again, "expired")]) == 1
     assert len(stored(store, "q")) == 2
+
+
+# What is kept for single messages ------------------------------------------------------------
+
+
+def test_what_is_kept_of_a_routing_key_goes_with_the_definitions(store: Store) -> None:
+    shop = store.exchange("shop", type="topic")
+    store.queue("a").bind(shop, "order.#")
+    assert shop.publish(b"1", "order.eu").queues == ("a",)
+    with logstore.open(store.path, maintenance_interval=None) as other:
+        other.queue("b").bind("shop", "*.eu")
+        assert shop.publish(b"2", "order.eu").queues == ("a", "b")
+        other.queue("a").unbind("shop", "order.#")
+        assert shop.publish(b"3", "order.eu").queues == ("b",)
+        other.queue("b").delete()
+        assert shop.publish(b"4", "order.eu").queues == ()
+        other.queue("b").bind("shop", "order.eu")  # another queue of that name
+        assert shop.publish(b"5", "order.eu").queues == ("b",)
+        assert bodies(other, "b") == [b"5"]
+        other.exchange("shop").delete()
+        with pytest.raises(UnknownExchangeError):
+            shop.publish(b"6", "order.eu")
+    assert bodies(store, "a") == [b"1", b"2"]
+
+
+def test_no_more_than_so_many_routing_keys_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "_MAX_KEPT", 3)
+    shop = store.exchange("shop", type="direct")
+    queue = store.queue("q")
+    for number in range(10):
+        queue.bind(shop, str(number))
+    for number in range(10):
+        assert shop.publish(str(number).encode(), str(number), acks=1).queues == ("q",)
+        assert len(store.queues._single._kept[1]) <= 3
+    assert bodies(store, "q") == [str(number).encode() for number in range(10)]
+
+
+@pytest.mark.parametrize("key", [["a"], {}, None, 1, b"q", "x" * 256])
+def test_a_routing_key_that_is_none_is_refused_each_time(store: Store, key: Any) -> None:
+    store.queue("q")
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="routing_key"):
+            store.exchange("").publish(b"x", key)
+
+
+def test_a_body_that_its_owner_changes_later_is_delivered_as_it_was(store: Store) -> None:
+    queue = store.queue("q")
+    body = bytearray(b"as it was")
+    store.exchange("").publish(body, "q", acks=1)  # type: ignore[arg-type]
+    body[:] = b"changed.."
+    (message,) = queue.get_many(1)
+    assert message.body == b"as it was"
+    assert type(message.body) is bytes
+
+
+@pytest.mark.parametrize("given", [{}, {"type": "t"}, {"headers": {"a": 1}}, {"expiration": 9999}])
+def test_a_message_alone_is_stored_like_one_of_a_batch(store: Store, given: dict[str, Any]) -> None:
+    shop = store.exchange("shop", type="topic")
+    store.queue("q").bind(shop, "#")
+    store.queue("full", max_length=10).bind(shop, "#")
+    before = store._clock.now_ms()
+    shop.publish(b"x", "k", **given)
+    shop.publish_batch([b"x"], "k", **given)
+    for name in ("q", "full"):
+        alone, of_batch = stored(store, name)
+        assert alone == of_batch
+        (first, second) = store.queue(name).get_many(2)
+        assert before <= first.timestamp_ms <= second.timestamp_ms

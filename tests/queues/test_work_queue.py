@@ -307,7 +307,9 @@ def within_transactions(queue: WorkQueue, monkeypatch: pytest.MonkeyPatch) -> li
             faults.append("levels were looked for inside of a transaction")
         find()
 
-    monkeypatch.setattr(queue.ledgers, "change", lambda act: change(partial(within, act)))
+    monkeypatch.setattr(
+        queue.ledgers, "change", lambda act, **given: change(partial(within, act), **given)
+    )
     monkeypatch.setattr(queue.ledgers, "read", lambda act: read(partial(within, act)))
     monkeypatch.setattr(queue, "_find_levels", found)
     return faults
