@@ -195,7 +195,7 @@ class Broker:
             with self._opened.sealing(there) as seal:
 
                 def check(queue: QueueDefinition) -> None:
-                    found = seal().counts()
+                    found = seal()
                     # As in RabbitMQ, what was delivered is not in the queue.
                     kept = found.ready + found.delayed + found.dead
                     if if_unused and found.consumers:
@@ -208,6 +208,7 @@ class Broker:
                         )
 
                 deleted = self._catalogue.delete_queue(name, queue_id=queue_id, check=check)
+                seal.is_final = deleted is not None
         else:
             deleted = self._catalogue.delete_queue(name, queue_id=queue_id)
         self._opened.finish_deletions()

@@ -25,7 +25,7 @@ from logstore.log import PartitionLog
 from logstore.partition_files import PartitionFiles
 from logstore.queues.catalogue import Catalogue
 from logstore.queues.definitions import QueueDefinition
-from logstore.queues.queue import WorkQueue
+from logstore.queues.queue import Level, QueueCounts, WorkQueue
 from logstore.queues.retention import log_config
 
 __all__ = ["QUEUES", "OpenQueues"]
@@ -40,6 +40,27 @@ LOG_CONFIG = LogConfig.from_overrides(
 )
 """How the logs of queues are kept: what is not settled stays, and what is goes by segments
 (``logstore.queues.retention``)."""
+
+
+class Seal:
+    """Keeps everybody from appending to a queue whose deletion is decided."""
+
+    def __init__(
+        self, queue: WorkQueue, levels: tuple[Level, ...], stack: contextlib.ExitStack
+    ) -> None:
+        self._queue = queue
+        self._levels = levels
+        self._stack = stack
+        """Lets go of the logs."""
+        self.is_final = False
+        """Whether the queue was deleted."""
+
+    def __call__(self) -> QueueCounts:
+        """Take the logs' locks, and look what is in the queue. It is called inside of the
+        transaction that changes the definitions, where no level may be looked for."""
+        for level in self._levels:
+            self._stack.enter_context(level.log._locked())
+        return self._queue.counts_in(self._levels)
 
 
 class OpenQueues:
@@ -125,35 +146,28 @@ class OpenQueues:
         return (level for level in range(definition.levels) if self.has_log(definition, level))
 
     @contextlib.contextmanager
-    def sealing(self, definition: QueueDefinition) -> Iterator[Callable[[], WorkQueue]]:
-        """Inside, nobody makes a log for the queue; once the function that is given was called,
-        nobody appends to one either, unless the queue is still declared behind it.
-
-        The function is called with the locks of the definitions in hand, which come before those
-        of logs.
-        """
+    def sealing(self, definition: QueueDefinition) -> Iterator[Seal]:
+        """Inside, nobody makes a log for the queue; once the seal was called, nobody appends to one
+        either, and never again where it ``is_final``."""
         queue = self.open(definition)
-        sealed: list[PartitionLog] = []
         with contextlib.ExitStack() as stack:
             while True:
                 for number in self._levels(definition):
                     queue.level(number)
+                levels = queue.levels()
+                opened = {level.number for level in levels}
                 stack.enter_context(self._base.making())
-                opened = {level.number for level in queue.levels()}
                 if opened.issuperset(self._levels(definition)):
                     break
                 stack.close()  # opening one may need that lock, too
 
-            def seal() -> WorkQueue:
-                for level in queue.levels():
-                    stack.enter_context(level.log._locked())
-                    sealed.append(level.log)
-                return queue
-
+            seal = Seal(queue, levels, stack)
             yield seal
-            if definition.queue_id not in self._catalogue.topology().queue_ids:
-                for log in sealed:
-                    mark_deleted(log)
+            # Nobody goes into a transaction from here: who publishes to a queue with limits waits
+            # for its logs inside of one.
+            if seal.is_final:
+                for level in levels:
+                    mark_deleted(level.log)
 
     # Deleted queues ---------------------------------------------------------------------------
 

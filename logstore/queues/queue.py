@@ -330,9 +330,13 @@ class WorkQueue(Source[Level, Message]):
 
     def counts(self) -> QueueCounts:
         """What is in the queue."""
+        return self.counts_in(self.levels())
+
+    def counts_in(self, levels: Sequence[Level]) -> QueueCounts:
+        """What is in the queue, if these are all its levels; also inside of a transaction."""
         now = self.clock.now_ms()
         ready = unacked = delayed = dead = 0
-        for level in self.levels():
+        for level in levels:
             end = level.log.log_end_offset
             head, due = level.ledger.looked_at(lambda one: (one.head, one.due_count(now)))
             ready += head.ready(end) + due

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from logstore import (
 )
 from logstore.queues.definitions import QueueArguments
 from logstore.queues.publishing import Confirm
-from logstore.queues.queue import QueueCounts, WorkQueue
+from logstore.queues.queue import Level, QueueCounts, WorkQueue
 from logstore.queues.topology import PREDECLARED
 
 from .broker_support import BootFiles, bodies, queue_directories, start_script
@@ -317,17 +317,17 @@ def test_nobody_publishes_to_a_queue_between_the_look_into_it_and_its_end(
     queue.purge()
     found: list[Confirm] = []
     publisher = threading.Thread(target=lambda: found.append(default.publish(b"late", "q")))
-    counts = WorkQueue.counts
+    counts = WorkQueue.counts_in
 
-    def counts_and_publishes(work_queue: WorkQueue) -> QueueCounts:
-        before = counts(work_queue)
+    def counts_and_publishes(work_queue: WorkQueue, levels: Sequence[Level]) -> QueueCounts:
+        before = counts(work_queue, levels)
         if not publisher.is_alive():
             publisher.start()
             publisher.join(0.3)
             assert publisher.is_alive(), "it was not kept waiting"
         return before
 
-    monkeypatch.setattr(WorkQueue, "counts", counts_and_publishes)
+    monkeypatch.setattr(WorkQueue, "counts_in", counts_and_publishes)
     assert queue.delete(if_empty=True)
     publisher.join(60)
     assert found == [Confirm(())]  # it was told that no queue has it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore import NackedError, PreconditionFailedError, Store
+from logstore import (
+    LogstoreError,
+    NackedError,
+    PreconditionFailedError,
+    Store,
+    UnknownQueueError,
+)
 from logstore.queues.ledger_rows import Span
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
@@ -351,6 +358,34 @@ def test_a_level_that_another_handle_makes_meanwhile_counts_for_the_limit(
         publish(store, b"late")
         assert queue.counts().ready == 3
         assert work_queue(store).check() == []
+
+
+def test_a_queue_with_limits_is_deleted_while_others_publish_to_it(store: Store) -> None:
+    """Who deletes it holds its logs; who publishes asks for them inside of a transaction."""
+    over = threading.Event()
+    failures: list[LogstoreError] = []
+
+    def go_on_publishing() -> None:
+        while not over.is_set():
+            try:
+                store.queue(NAME, max_length=5)
+                store.exchange("").publish(b"x", NAME, acks=1)
+            except UnknownQueueError:
+                pass  # it was deleted in between
+            except LogstoreError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=go_on_publishing) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            store.queue(NAME, max_length=5).delete(if_unused=True)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
 
 
 # ends ---------------------------------------------------------------------------------------
