@@ -16,6 +16,7 @@ __all__ = ["print_report"]
 
 _LONGEST_KEY = 48
 _LEAST_BAR = 10
+_RATES = (("s", 1_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000))
 _INTERVALS = (
     ("ms", 1_000),
     ("s", 60),
@@ -162,13 +163,20 @@ def _print_times(lines: Lines, plots: Plots, statistics: Statistics) -> None:
     _heading(
         lines,
         f"Records over time (each column {_duration(length)}, at most {peak:,}: "
-        f"{peak * 1000 / length:,.1f}/s)",
+        f"{_rate(peak, length)})",
     )
     lines.line(plots.sparkline(sums))
     first, last = intervals[0][0], intervals[-1][0] + statistics.times.interval_ms
     lines.line(f"{time_text(first)} to {time_text(last)}")
     if statistics.times.without:
         lines.line(f"{count_of(statistics.times.without, 'record')} without a timestamp")
+
+
+def _rate(count: int, milliseconds: int) -> str:
+    """So many records in so long a time: by the shortest unit in which that is a record or more."""
+    rates = [(count * length / milliseconds, unit) for unit, length in _RATES]
+    rate, unit = next((one for one in rates if one[0] >= 1), rates[-1])
+    return f"{rate:,.1f}/{unit}"
 
 
 def _duration(milliseconds: int) -> str:

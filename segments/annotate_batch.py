@@ -66,7 +66,8 @@ def _title(raw: bytes, position: int, *, old: bool) -> str:
     header = header_at(raw, 0)
     return (
         f"batch at {position}: offsets {header.base_offset} to {header.last_offset}, "
-        f"{header.record_count} records, {header.size} bytes"
+        f"{header.record_count} record{'' if header.record_count == 1 else 's'}, "
+        f"{header.size} bytes"
     )
 
 

@@ -114,7 +114,9 @@ class _Finder:
                 return self._at(below)
         if not is_path:
             hint = "" if os.sep in text else ", and no store was named that could have such a topic"
-            raise InvalidInputError(f"{text}: there is no such file or directory{hint}")
+            raise InvalidInputError(
+                f"{text or repr(text)}: there is no such file or directory{hint}"
+            )
         return self._at(text)
 
     def _topic(self, text: str) -> Iterator[Partition]:

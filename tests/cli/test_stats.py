@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import logstore
+from logstore.log import PartitionLog
 from logstore.segments.batch import encode_batch
 from logstore.segments.compression import Codec
 from logstore.segments.record import Record
@@ -220,3 +221,14 @@ def test_another_configuration_may_be_assumed(store: Path) -> None:
 @pytest.mark.parametrize("config", ["retention_ms", "retention_ms=soon", "no_such_key=1"])
 def test_a_configuration_that_is_none_is_wrong_use(store: Path, config: str) -> None:
     assert config.split("=")[0] in run(f"stats --config {config}", store=store, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate"),
+    [(0, "30,000.0/s"), (21_600, "1.0/min"), (2_592_000, "10.0/d"), (60_480_000, "0.5/d")],
+)
+def test_a_rate_is_told_in_a_unit_that_shows_it(tmp_path: Path, seconds: int, rate: str) -> None:
+    with PartitionLog(tmp_path / "slow-0") as log:
+        for place in range(3):
+            log.append([Record(timestamp=place * seconds * 1000, value=b"x")] * 10, acks=1)
+    assert f": {rate})" in run("stats", tmp_path / "slow-0").stdout
