@@ -144,6 +144,8 @@ def redrive(
     """
     test = message_test(where, queue=name, now_ms=time.time_ns() // 1_000_000) if where else None
     with open_store(store, read_only=dry_run) as opened:
+        if to is not None:  # or all would be left, one by one, for a name that is misspelt
+            opened.queue(to, passive=True)
         done = opened.queue(name, passive=True).redrive(
             where=test,
             limit=limit,

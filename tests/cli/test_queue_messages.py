@@ -306,5 +306,7 @@ def test_redriving_says_what_goes_where_and_what_stays(path: Path) -> None:
         "no message went from queue dlq",
         "left 1 message: they are no dead letters: they have no x-death (offsets 0)",
     ]
+    result = run("queue redrive dlq --to misspelt", store=path, code=1)
+    assert "no queue called 'misspelt'" in result.stderr
     result = run("queue redrive dlq --where", "nonsense > 1", store=path, code=2)
     assert "there is no 'nonsense'; there are" in result.stderr
