@@ -1,9 +1,9 @@
 """Checking a whole store: its partitions, and what it knows of itself and of its topics.
 
 ``logstore.segments.check`` looks at partitions. Here comes what only a store has: ``store.json``,
-the definitions in ``meta`` and ``__metadata``, and that each partition has a directory. Nothing is
-written, and a store that is in use may be checked. :func:`look_at_store` is what a repair begins
-with, too.
+the definitions in ``meta`` and ``__metadata``, the live environment, and that each partition has a
+directory. Nothing is written, and a store that is in use may be checked. :func:`look_at_store` is
+what a repair begins with, too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from logstore.clock import Clock, SystemClock
 from logstore.definitions import TOPIC_PREFIX, TopicDefinition, topic_from
 from logstore.environments import DATA_FILE
 from logstore.errors import FormatError, InvalidInputError, LogstoreError, UnsupportedFormatError
+from logstore.live import LIVE, Live
 from logstore.log import PartitionLog
 from logstore.metadata import CHANGE_LOCK, META, METADATA_TOPIC, TOPICS, Metadata, applied_offset
 from logstore.queues.definitions import definition_from
@@ -112,6 +113,10 @@ class StoreLook:
     """What is wrong with ``store.json``."""
     meta: str | None = None
     """What is wrong with ``meta``."""
+    live: str | None = None
+    """What is wrong with the live environment."""
+    live_directory: str | None = None
+    """Where that lies."""
     applied: int | None = None
     """Up to which offset ``meta`` has taken in ``__metadata``."""
     end: int = 0
@@ -127,6 +132,11 @@ class StoreLook:
     def meta_path(self) -> str:
         """The file of ``meta``."""
         return os.path.join(self.store, META, DATA_FILE)
+
+    @property
+    def live_path(self) -> str:
+        """The file of the live environment."""
+        return os.path.join(self.live_directory or os.path.join(self.store, LIVE), DATA_FILE)
 
     @property
     def log_path(self) -> str:
@@ -149,6 +159,8 @@ class StoreLook:
             yield Finding("damage", path, 0, f"{self.description}; {_MAKES_IT}")
         if self.meta is not None:
             yield Finding("damage", self.meta_path, 0, f"{self.meta}; {_MAKES_IT}")
+        if self.live is not None:
+            yield Finding("damage", self.live_path, 0, f"{self.live}; {_MAKES_IT}")
         if self.log_lost is not None:
             yield Finding("damage", self.log_path, 0, f"{self.log_lost}; {_MAKES_IT} from meta")
         if self.meta is None:
@@ -174,6 +186,7 @@ def look_at_store(store: str, files: Files, clock: Clock) -> StoreLook:
     # First what has been taken in of the log, then where it ends: it may grow in between.
     if damage is None:
         look.applied, definitions, going = _definitions(store)
+        look.live_directory, look.live = _what_is_wrong_with_live(store, files, clock)
     look.end = _end(look.log_path, files, clock)
     if damage is None and look.applied is None and look.end:
         damage = "it was made anew, and knows nothing"
@@ -203,19 +216,13 @@ def _what_is_wrong_with_description(store: str, files: Files) -> str | None:
 
 
 def _what_is_wrong_with_meta(store: str, files: Files) -> str | None:
-    """What is wrong with ``meta``, if anything is.
-
-    Another process reads all of it first: LMDB maps the file, and to read what is damaged or cut
-    off can end the process.
-    """
+    """What is wrong with ``meta``, if anything is."""
     directory = os.path.join(store, META)
     if not files.exists(os.path.join(directory, DATA_FILE)):
         return "it is missing"
-    command = [sys.executable, "-I", "-c", _PROBE, os.path.abspath(directory)]
-    probe = subprocess.run(command, capture_output=True, check=False)
-    if probe.returncode:
-        last = probe.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        return f"LMDB cannot read it: {last or f'exit code {probe.returncode}'}"
+    damage = _what_lmdb_says(directory)
+    if damage is not None:
+        return damage
     metadata = Metadata(store, read_only=True)
     try:
         for key, fields in metadata.items().items():
@@ -229,6 +236,38 @@ def _what_is_wrong_with_meta(store: str, files: Files) -> str | None:
     finally:
         metadata.close()
     return None
+
+
+def _what_is_wrong_with_live(
+    store: str, files: Files, clock: Clock
+) -> tuple[str | None, str | None]:
+    """Where the live environment lies that whoever opens the store would use, and what is wrong
+    with it. (Where there is none, it is made of what ``meta`` has.)"""
+    metadata = Metadata(store, read_only=True)
+    live = Live(store, metadata, files=files, clock=clock, read_only=True)
+    try:
+        directory = live.directory()
+        damage = None if directory is None else _what_lmdb_says(directory)
+        if damage is not None and live.directory() != directory:
+            return None, None  # another one took its place meanwhile
+        return directory, damage
+    finally:
+        live.close()
+        metadata.close()
+
+
+def _what_lmdb_says(directory: str) -> str | None:
+    """What is wrong with an environment, for LMDB, if anything is.
+
+    Another process reads all of it: LMDB maps the file, and to read what is damaged or cut off can
+    end the process.
+    """
+    command = [sys.executable, "-I", "-c", _PROBE, os.path.abspath(directory)]
+    probe = subprocess.run(command, capture_output=True, check=False)
+    if not probe.returncode:
+        return None
+    last = probe.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return f"LMDB cannot read it: {last or f'exit code {probe.returncode}'}"
 
 
 def _definitions(store: str) -> tuple[int | None, dict[str, TopicDefinition], set[str]]:

@@ -37,7 +37,7 @@ from logstore.segments.files import Files
 from logstore.structure import remove_tree
 from logstore.tables import Tables
 
-__all__ = ["Live", "Restored", "Restorer"]
+__all__ = ["LIVE", "Live", "Restored", "Restorer"]
 
 LIVE = "live"
 RECORD_TABLE = "live"
@@ -92,6 +92,10 @@ class Live:
     def exists(self) -> bool:
         """Whether anybody has ever needed one."""
         return self._environment is not None or self._read_record() is not None
+
+    def directory(self) -> str | None:
+        """Where the environment that can be used lies, if there is one."""
+        return self._fitting(self._read_record())
 
     def number(self) -> int:
         """The number of the last transaction that was committed, by any process."""

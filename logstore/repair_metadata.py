@@ -13,6 +13,8 @@
   it and LMDB's leaves a log that says the same as ``meta`` twice.
 - Both are lost: each topic is defined anew by the directories of its partitions, with the
   configuration that all topics have. Commit point: that of a change of definitions.
+- LMDB cannot read the live environment: it is removed, and made anew of the checkpoints in
+  ``meta``, as after a restart of the machine. Commit point: that of the new one's record.
 - A partition has no directory, as after a crash in the making of its topic: it is made, empty.
 """
 
@@ -27,7 +29,7 @@ from logstore.check_store import StoreLook, look_at_store
 from logstore.clock import Clock
 from logstore.config import LogConfig
 from logstore.definitions import TopicDefinition, topic_fields, topic_key
-from logstore.environments import LOCK_FILE, in_use, open_environment
+from logstore.environments import DATA_FILE, LOCK_FILE, in_use, open_environment
 from logstore.errors import LogstoreError
 from logstore.log import PartitionLog
 from logstore.metadata import (
@@ -45,6 +47,7 @@ from logstore.segments.record import Record
 from logstore.snapshots import STORE_FILE
 from logstore.store import open_store
 from logstore.store_file import new_store_file
+from logstore.structure import remove_tree
 from logstore.tables import Tables
 
 __all__ = ["Step", "repair_definitions"]
@@ -88,6 +91,8 @@ class _Definitions:
             if not dry_run:
                 self._make_log()
             yield Step("build", self._log, f"{look.log_lost}; written anew from meta")
+        if look.live is not None and look.live_directory is not None:
+            yield self._make_live(look.live_directory, look.live, dry_run=dry_run)
         if look.lost:
             if not dry_run:
                 self._define(look.lost)
@@ -99,10 +104,7 @@ class _Definitions:
                     f"{topic.partition_count} partition(s), with the default configuration",
                 )
         if look.missing and not dry_run:
-            # Whoever opens a store makes the directories that a crash left out.
-            open_store(
-                self._store, maintenance_interval=None, files=self._files, clock=self._clock
-            ).close()
+            self._open()  # makes the directories that a crash left out
         for path in look.missing:
             reason = "the partition had no directory; made empty"
             yield Step("build", path, reason)
@@ -136,9 +138,28 @@ class _Definitions:
                 catch_up(tables, log)
         reason = (
             f"{damage}; made from __metadata. What else was in it is lost: the checkpoints of "
-            "committed offsets"
+            "committed offsets, and of queues, which deliver again all that their logs still have"
         )
         yield Step("build", path, reason)
+
+    def _make_live(self, directory: str, damage: str, *, dry_run: bool) -> Step:
+        path = os.path.join(directory, DATA_FILE)
+        if in_use(directory):
+            return Step("failed", path, f"{damage}; it is in use: end the programs that use it")
+        if not dry_run:
+            remove_tree(self._files, directory)
+            self._open()
+        reason = (
+            f"{damage}; made of the checkpoints: what was acknowledged or committed since the last "
+            "ones is delivered again"
+        )
+        return Step("build", path, reason)
+
+    def _open(self) -> None:
+        """Let an opening do what it does anyway."""
+        open_store(
+            self._store, maintenance_interval=None, files=self._files, clock=self._clock
+        ).close()
 
     @contextlib.contextmanager
     def _both(self) -> Iterator[tuple[Tables, PartitionLog]]:

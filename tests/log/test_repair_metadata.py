@@ -12,6 +12,7 @@ import pytest
 
 import logstore
 from logstore import FormatError, PartitionLog, Record, Store
+from logstore.check_store import check_store
 from logstore.repair import Repair, repair
 
 from .support import finish, start, values
@@ -203,3 +204,28 @@ def test_definitions_that_are_in_use_are_left_alone(path: Path) -> None:
         assert step.kind == "failed"
         (path / "meta" / "elsewhere").rename(path / "meta" / "data.mdb")
         assert content(store) == expected
+
+
+@pytest.mark.parametrize("content", [b"\xa5" * 40_000, b"", b"\xa5" * 5])
+def test_a_live_environment_that_cannot_be_read_is_made_of_the_checkpoints(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "store"
+    with logstore.open(path, maintenance_interval=None) as store:
+        queue = store.queue("q")
+        store.exchange("").publish_batch([b"0", b"1", b"2"], "q")
+        first, second, _ = queue.get_many(3)
+        first.ack(durable=True)
+        second.ack(flush=True)
+    (data,) = path.glob("live/*/data.mdb")
+    data.write_bytes(content)
+    (finding,) = list(check_store(str(path)) or ())
+    assert (finding.severity, finding.path) == ("damage", str(data))
+    (planned,) = steps(path, dry_run=True)
+    (done,) = steps(path)
+    assert planned == done
+    assert (done.kind, done.path) == ("build", str(data))
+    assert "is delivered again" in done.reason
+    assert list(check_store(str(path)) or ()) == []
+    with logstore.open(path, maintenance_interval=None) as store:
+        assert [message.body for message in store.queue("q").get_many(9)] == [b"2"]
