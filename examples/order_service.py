@@ -99,7 +99,8 @@ def main(directory: str) -> Outcome:
     for name, numbers in received.items():
         say(f"{name:>14} got {len(numbers)} orders, in order: {numbers == sorted(numbers)}")
     again = sum(count > 1 for count in outcome.begun.values())
-    say(f"{len(outcome.acknowledged)} payments were acknowledged, none of them twice.")
+    twice = sum(count > 1 for count in outcome.acknowledged.values())
+    say(f"{len(outcome.acknowledged)} payments were acknowledged, {twice or 'none'} of them twice.")
     say(f"Begun by the killed worker, and begun again by another: {again}.")
     return outcome
 
