@@ -8,6 +8,7 @@ within two ticks of whichever is left that consumes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -328,5 +329,6 @@ class Housekeeper(Generic[_S]):
 
     def keep(self, queue: _S) -> None:
         """Put the ledgers of a queue on stable storage, and delete settled segments."""
-        queue.checkpoint(tolerant=False)
-        self._upkeep(queue).drop_settled()
+        with contextlib.suppress(UnknownQueueError, UnknownTopicError):  # it was deleted meanwhile
+            queue.checkpoint(tolerant=False)
+            self._upkeep(queue).drop_settled()

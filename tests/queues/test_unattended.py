@@ -14,7 +14,7 @@ import logstore
 from logstore import Store
 
 from .broker_support import start_script
-from .support import NAME, bodies, drain, numbered, opened, publish, wait_until
+from .support import NAME, bodies, drain, numbered, opened, publish, wait_until, work_queue
 
 HOUR = 3_600_000
 
@@ -207,6 +207,18 @@ def test_what_could_not_be_published_is_tried_again(
     failed = store.queue("failed")
     wait_until(lambda: failed.counts().ready)
     assert drain(failed) == [b"a"]
+
+
+def test_a_queue_that_another_handle_deletes_is_no_trouble(store: Store) -> None:
+    queue = store.queue(NAME)
+    publish(store, *numbered(3))
+    message = queue.get()
+    assert message is not None
+    message.ack(flush=True)
+    opened_queue = work_queue(store)
+    with opened(Path(store.path)) as other:
+        other.queue(NAME).delete()
+    store.queues.consumption._housekeeper.keep(opened_queue)
 
 
 def test_a_reader_has_no_thread(tmp_path: Path) -> None:
