@@ -16,6 +16,7 @@ from logstore.cli.tables import print_table
 from logstore.errors import InvalidInputError, UnknownExchangeError, UnknownQueueError
 from logstore.queues.definitions import QueueDefinition
 from logstore.queues.exchange import Exchange
+from logstore.queues.field_table import to_json
 from logstore.queues.queue import QueueCounts
 from logstore.store import Store
 
@@ -132,7 +133,7 @@ def _binding(
         "queue": queue,
         "exchange": exchange,
         "routing_key": routing_key,
-        "arguments": headers,
+        "arguments": {name: to_json(value) for name, value in headers.items()},
     }
 
 

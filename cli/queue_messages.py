@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -127,12 +128,12 @@ def purge(name: str, store: str, as_json: bool) -> None:
     Lines().line(f"purged {count_of(count, 'message')} from queue {name}")
 
 
-@queue.command(short_help="Show a queue, and who consumes from it.")
+@queue.command(short_help="Show a queue, its bindings and its consumers.")
 @click.argument("name", metavar="QUEUE")
 @store_option
 @json_option
 def describe(name: str, store: str, as_json: bool) -> None:
-    """Show how QUEUE was declared, what is in it, and its consumers.
+    """Show how QUEUE was declared, what is in it, its bindings and its consumers.
 
     \b
     Example:
@@ -150,8 +151,18 @@ def describe(name: str, store: str, as_json: bool) -> None:
             }
             for row in found.consumers()
         ]
+        bindings = [
+            {
+                "exchange": binding.source,
+                "routing_key": binding.routing_key,
+                "arguments": {key: to_json(value) for key, value in binding.arguments.items()},
+            }
+            for binding in opened.queues.bindings()
+            if (binding.destination_type, binding.destination) == ("queue", name)
+        ]
     if as_json:
-        standard_output().write(json_line({**fields, "consumer_details": consumers}))
+        details = {"bindings": bindings, "consumer_details": consumers}
+        standard_output().write(json_line({**fields, **details}))
         return
     lines = Lines()
     arguments: Any = fields.pop("arguments")
@@ -159,6 +170,12 @@ def describe(name: str, store: str, as_json: bool) -> None:
     for key, value in fields.items():
         text = f"{value:,}" if type(value) is int else str(value)
         lines.line(f"{key}: {text.lower() if type(value) is bool else text}")
+    if bindings:
+        bound = [
+            (str(b["exchange"]), str(b["routing_key"]), json.dumps(b["arguments"]))
+            for b in bindings
+        ]
+        print_table(lines, ("EXCHANGE", "ROUTING KEY", "ARGUMENTS"), bound)
     if consumers:
         rows = [
             (str(c["tag"]), str(c["prefetch"]), "yes" if c["exclusive"] else "-", str(c["session"]))

@@ -144,6 +144,13 @@ class Broker:
         if passive and given:
             raise InvalidInputError(f"queue {name!r}: passive declares nothing: no arguments")
         checked = QueueArguments.of(arguments)
+        there = self._catalogue.topology().queues.get(name)
+        if (
+            there is not None
+            and there.arguments.expires_ms is not None
+            and not self._base.read_only
+        ):
+            self._consumption.expire(self._open(there))
         if not given:
             there = self._catalogue.topology().queues.get(name)
             if passive or (there is not None and not self._catalogue.is_gone(there)):

@@ -246,6 +246,11 @@ class QueueConsumption(Consumption[WorkQueue]):
             consumer.start(callback)
         return consumer
 
+    def expire(self, queue: WorkQueue) -> None:
+        """Delete a queue if it has expired, and nobody had an eye on it."""
+        if Upkeep(queue).has_expired(queue.clock.now_ms()):
+            self._delete(queue)
+
     def _last_has_gone(self, queue: WorkQueue) -> None:
         if queue.definition.auto_delete:
             self._delete(queue)

@@ -79,7 +79,7 @@ class Upkeep:
         for level in levels:
             self._tidy_head(level, now)
         self._move_dead(levels)
-        return self._has_expired(now)
+        return self.has_expired(now)
 
     def _end_overdue(self, levels: tuple[Level, ...]) -> None:
         count = end_overdue(self.queue, levels)
@@ -195,7 +195,9 @@ class Upkeep:
 
     # Its end, and that of its segments ----------------------------------------------------------
 
-    def _has_expired(self, now: int) -> bool:
+    def has_expired(self, now: int) -> bool:
+        """Whether it is to be deleted: nobody has used it for as long as it lives unused, or it has
+        lost its last consumer."""
         queue = self.queue
         row = queue.ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))
         if queue.definition.auto_delete and row.had_consumer and not row.consumers:

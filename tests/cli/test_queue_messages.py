@@ -97,6 +97,33 @@ def test_a_queue_is_described_with_its_consumers(path: Path) -> None:
     assert "worker" in text
 
 
+def test_a_queue_is_described_with_its_bindings(path: Path) -> None:
+    run("exchange declare failed --type headers", store=path)
+    run("queue bind payments amq.topic pay.#", store=path)
+    result = run(
+        'queue bind payments failed --header x-match=any --header b:={"base64":"AA=="} '
+        '--header t:={"timestamp":5} --header d:={"decimal":"1.5"} --json',
+        store=path,
+    )
+    (made,) = json_lines(result)
+    arguments = {
+        "x-match": "any",
+        "b": {"base64": "AA=="},
+        "t": {"timestamp": 5},
+        "d": {"decimal": "1.5"},
+    }
+    assert made["arguments"] == arguments
+    bound = queue_of(path)["bindings"]
+    assert sorted(bound, key=lambda one: str(one["exchange"])) == [
+        {"exchange": "amq.topic", "routing_key": "pay.#", "arguments": {}},
+        {"exchange": "failed", "routing_key": "", "arguments": arguments},
+    ]
+    text = run("queue describe payments", store=path).stdout
+    assert "amq.topic  pay.#" in text
+    run("queue declare other", store=path)
+    assert queue_of(path, "other")["bindings"] == []
+
+
 def test_a_ledger_is_shown_and_checked(path: Path) -> None:
     with logstore.open(path, maintenance_interval=None) as store:
         store.exchange("").publish(b"later", "payments", delay_ms=3_600_000)

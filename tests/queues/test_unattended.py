@@ -14,7 +14,17 @@ import logstore
 from logstore import Store
 
 from .broker_support import start_script
-from .support import NAME, bodies, drain, numbered, opened, publish, wait_until, work_queue
+from .support import (
+    NAME,
+    ToldClock,
+    bodies,
+    drain,
+    numbered,
+    opened,
+    publish,
+    wait_until,
+    work_queue,
+)
 
 HOUR = 3_600_000
 
@@ -99,6 +109,25 @@ def test_a_queue_expires_after_its_last_consumer_has_gone(store: Store) -> None:
     with queue.consume(timeout=0.3) as consumer:
         assert list(consumer) == []
     wait_until(lambda: store.queues.queues() == [])
+
+
+def test_a_queue_that_expired_while_nobody_was_there_is_gone_when_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    clock = ToldClock()
+    with opened(tmp_path / "store", clock=clock) as store:
+        store.queues._consumption._housekeeper._stopped.set()  # and so nobody sees to it
+        for name in ("passive", "again"):
+            publish(store, b"old", queue=store.queue(name, expires=HOUR).name)
+    clock.ahead_ms = HOUR - 60_000
+    with opened(tmp_path / "store", clock=clock) as store:
+        store.queues._consumption._housekeeper._stopped.set()
+        for name in ("passive", "again"):
+            assert store.queue(name, passive=True).counts().ready == 1  # which is to use it
+        clock.ahead_ms += HOUR + 1
+        with pytest.raises(logstore.UnknownQueueError):
+            store.queue("passive", passive=True)
+        assert store.queue("again", expires=HOUR, max_length=1).counts().ready == 0
 
 
 def test_what_expired_while_nobody_was_there_goes_when_the_queue_is_asked_for(
