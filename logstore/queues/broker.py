@@ -46,6 +46,7 @@ from logstore.queues.publishing import (
 )
 from logstore.queues.queue import WorkQueue
 from logstore.queues.queue_face import Queue
+from logstore.queues.queue_upkeep import Upkeep
 from logstore.queues.rpc import RpcClient
 from logstore.queues.single import SinglePublisher
 
@@ -233,6 +234,7 @@ class Broker:
             dead_letter=partial(self._bury, definition),
         )
         queue.on_work = partial(self._consumption.due, queue, 0)
+        queue.on_unfit = Upkeep(queue).tidy_heads
         queue.on_due = partial(self._consumption.due, queue)
         if not self._base.read_only:
             row = self._ledgers.read(lambda rows, _: load_queue_row(rows, queue.id))

@@ -228,7 +228,10 @@ class Getter:
         try:
             while len(messages) < count and self._queue.has_ready():
                 most = count - len(messages)
-                messages += self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
+                found = self._channel.take(self._queue, self, most, fair=False, no_ack=no_ack)
+                if not found:
+                    self._queue.on_unfit()
+                messages += found
         except UnknownTopicError:
             raise self._queue.deleted_error() from None
         if self._queue.definition.arguments.expires_ms is not None:

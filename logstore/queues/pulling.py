@@ -69,6 +69,7 @@ class Puller:
                     registration.hand_out(found)
                     return True
                 # Others were quicker; or all of it is delayed, or has expired: what is behind it?
+                queue.on_unfit()
                 queue.look()
                 continue
             left = LONGEST_SLEEP if deadline is None else deadline - self._clock.monotonic()
@@ -92,9 +93,14 @@ class Puller:
             self._let_go_of_watch()
             self._watched = directories
             self._watch = self._queue.files.watch(*directories)
-        due = (self._queue.next_due - self._clock.now_ms()) / 1000
+        queue = self._queue
+        next_due = queue.next_due
+        due = (next_due - self._clock.now_ms()) / 1000
         sleep_until(
-            lambda: not self._registration.is_active or self._queue.has_ready(),
+            # Somebody else may meet what is due sooner.
+            lambda: (
+                not self._registration.is_active or queue.has_ready() or queue.next_due < next_due
+            ),
             self._watch,
             self._clock,
             max(0.0, min(seconds, due)),

@@ -99,6 +99,16 @@ class Upkeep:
 
     # The head ---------------------------------------------------------------------------------
 
+    def tidy_heads(self) -> None:
+        """Put aside what may not be delivered at the heads, many messages at a time: for a consumer
+        that has met nothing else, in its own thread."""
+        queue = self.queue
+        now = queue.clock.now_ms()
+        for level in queue.levels():
+            self._tidy_head(level, now)
+        if queue.definition.arguments.dead_letter_exchange is not None:
+            queue.on_work()  # some of it may be dead
+
     def _tidy_head(self, level: Level, now: int) -> None:
         """Take those messages from the head that may not be delivered, so that they are not counted
         as ready, and dead-lettered in time."""

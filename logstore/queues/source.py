@@ -87,6 +87,9 @@ class Source(Generic[L_co, M_co]):
         """How long a lease lasts."""
         self.on_work: Callable[[], object] = lambda: None
         """Called when there is something for the housekeeper."""
+        self.on_unfit: Callable[[], object] = lambda: None
+        """Called when nothing of what was taken might be delivered: there may be much of that in
+        front of what may."""
         self.due_ms = NEVER
         """When the housekeeper looks again by itself, as far as it was told."""
         self.on_due: Callable[[int], object] = lambda due_ms: None
