@@ -35,6 +35,7 @@ __all__ = [
     "hexdump",
     "json_bytes",
     "json_line",
+    "one_line",
     "printable",
     "record_fields",
     "silence",
@@ -50,9 +51,21 @@ WRONG_USE = 2
 """The exit code for an option, value or path that makes no sense."""
 
 
+_CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode("ascii")
+    for code in (*range(32), *range(127, 160))
+}
+
+
+def one_line(text: str) -> str:
+    """Text, with what would move the cursor, or tell a terminal what to do, spelled: names may hold
+    anything."""
+    return text.translate(_CONTROLS)
+
+
 def complain(message: str) -> None:
     """One line on standard error."""
-    click.echo(f"logstore: {' '.join(message.split())}", err=True)
+    click.echo(f"logstore: {one_line(' '.join(message.split()))}", err=True)
 
 
 def silence() -> None:
@@ -86,6 +99,7 @@ class Lines:
 
     def line(self, text: str, style: str = "") -> None:
         """Print one line."""
+        text = one_line(text)
         if self._console is not None:
             self._console.print(Text(text, style=style), soft_wrap=True)
         else:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
-from logstore.cli.output import Lines
+from logstore.cli.output import Lines, one_line
 from logstore.log import PartitionLog
 from logstore.retention import SegmentInfo
 
@@ -16,6 +17,7 @@ __all__ = ["Extent", "print_changes", "print_table"]
 
 def print_table(lines: Lines, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in aligned columns; where a column holds numbers only, they stand at its right."""
+    rows = [list(map(one_line, row)) for row in rows]
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
     right = numeric or [False] * len(columns)
     if lines.console is not None:
@@ -23,7 +25,7 @@ def print_table(lines: Lines, columns: Sequence[str], rows: Sequence[Sequence[st
         for column, at_right in zip(columns, right, strict=True):
             table.add_column(column, justify="right" if at_right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # a name in brackets is no style
         lines.console.print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]

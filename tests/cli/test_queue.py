@@ -160,6 +160,21 @@ def test_queues_are_listed(tmp_path: Path) -> None:
     assert second["arguments"] == {"max_length": 5}
 
 
+def test_whatever_a_name_holds_a_line_stays_a_line(tmp_path: Path) -> None:
+    name = "a\nb\x1b[31m [red]é"
+    shown = "a\\nb\\x1b[31m [red]é"
+    assert only_line(run("queue declare", name, store=tmp_path).stdout) == f"declared queue {shown}"
+    run("queue publish", "", name, "x", store=tmp_path)
+    lines = run("queue list", store=tmp_path).stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{shown}      1        0")
+    (fields,) = json_lines(run("queue list --json", store=tmp_path))
+    assert fields["name"] == name
+    run("queue delete", name, store=tmp_path)
+    complaint = only_line(run("queue get", name, store=tmp_path, code=1).stderr)
+    assert "\x1b" not in complaint
+
+
 def test_a_queue_is_deleted_with_its_messages(tmp_path: Path) -> None:
     [fields] = json_lines(run("queue declare q --json", store=tmp_path))
     assert (fields["name"], fields["ready"]) == ("q", 0)
