@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 
 from logstore.appending import Appended, poisoned_error
 from logstore.errors import ClosedError, LockTimeoutError
+from logstore.locking import PartitionLock
 from logstore.reader import View
 from logstore.segments import filenames
 from logstore.segments.files import File, Files
@@ -72,11 +73,14 @@ class GroupCommit:
         *,
         look: Callable[[], View],
         locked: Callable[[], AbstractContextManager[LogWriter]],
+        writing: Callable[[], tuple[PartitionLock, LogWriter]],
     ) -> None:
+        """``locked`` holds the partition's lock for a block; ``writing`` gives the lock."""
         self._files = files
         self._directory = directory
         self._look = look
         self._locked = locked
+        self._writing = writing
         self._gate = threading.Lock()
         """Held for moments, to change the next two."""
         self._leader: _Waiter | None = None
@@ -202,8 +206,14 @@ class GroupCommit:
                 writer.poison()
             raise
         # If the log is being closed, all is synced again and noted then.
-        with contextlib.suppress(ClosedError), self._locked() as writer:
-            writer.note_synced(state)
+        with contextlib.suppress(ClosedError):
+            lock, writer = self._writing()
+            with lock.threads():  # ``self._locked()`` written out: each sync comes here
+                try:
+                    lock.acquire()
+                    writer.note_synced(state)
+                finally:
+                    lock.release()
 
     def _opened(self, state: LogState) -> File:
         """The active log; raises FileNotFoundError if it is no longer there."""

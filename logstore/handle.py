@@ -80,7 +80,11 @@ class PartitionHandle:
         """The log as readers see it."""
         self._reader = LogReader(self._files, self.directory, self.config)
         self._group_commit = GroupCommit(
-            self._files, self.directory, look=self._look, locked=self._locked
+            self._files,
+            self.directory,
+            look=self._look,
+            locked=self._locked,
+            writing=lambda: self._writing or self._refuse(),
         )
         self._upkeep = Upkeep(
             self._files,

@@ -102,7 +102,7 @@ class Observer:
         if state_file is None or (self._locked is None and not state_file.is_ours()):
             view = self._view = _observe(self._files, self._directory, view)
             return view
-        deadline = self._clock.monotonic() + self._timeout
+        deadline = None
         while True:
             block = state_file.block()
             if view is not None and view.block == block:
@@ -119,6 +119,8 @@ class Observer:
                 # Somebody is at it, or was killed at it: with the lock in hand one sees which.
                 with self._locked() as writer:
                     writer.enter()
+            elif deadline is None:
+                deadline = self._clock.monotonic() + self._timeout
             elif self._clock.monotonic() > deadline:
                 raise LockTimeoutError(
                     f"{self._directory}: its files have been in change for {self._timeout:g} "

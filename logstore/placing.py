@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from logstore.appending import Appended, Guard, LogView, new_appended
 from logstore.producer_log import of_batch
 from logstore.producer_states import SentBatch, new_batch
-from logstore.ready import check_offsets, new_epochs, placed, where
-from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_at, place
+from logstore.ready import follow_on, placed, where
+from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_fields, place
 from logstore.segments.checksum import crc32c
 from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.writer import LogWriter, batch_size
@@ -40,8 +40,21 @@ def stamped_parts(data: bytes, max_bytes: int) -> tuple[Sealed, Stamp] | None:
     size = len(data)
     if not HEADER_BYTES <= size <= max_bytes:
         return None
-    base, length, _, magic, crc, attributes, delta, _, timestamp, *numbers = header_at(data, 0)
-    producer, epoch, first, count = numbers
+    (
+        base,
+        length,
+        _leader_epoch,
+        magic,
+        crc,
+        attributes,
+        delta,
+        _first_timestamp,
+        timestamp,
+        producer,
+        epoch,
+        first,
+        count,
+    ) = header_fields(data)
     if magic != 2 or length + LOG_OVERHEAD_BYTES != size or base < 0 or not 0 <= delta == count - 1:
         return None
     if producer < 0 or epoch < 0 or first < 0 or attributes & _CONTROL:
@@ -147,12 +160,11 @@ def write_replica(
     state = writer.enter()
     if guard is not None:
         guard(LogView(state.log_start_offset, state.next_offset, state.leader_epoch))
-    check_offsets(headers, state.next_offset, name)
-    epochs = new_epochs(headers, state.leader_epoch)
+    epochs = follow_on(headers, state.next_offset, state.leader_epoch, name)
     if epochs:
         writer.begin_epochs(state, epochs)
-    sizes = [batch_size(header) for header in headers]
+    sizes = list(map(batch_size, headers))
     base = headers[0].base_offset
     due = writer.write(state, raw, base, sizes)
-    timestamp = max(size[2] for size in sizes)
+    timestamp = max([size[2] for size in sizes])
     return Appended(base, sizes[-1][1], timestamp), due

@@ -240,34 +240,26 @@ class ProducerStates:
     def note(self, batch: ProducerBatch, seen_ms: int = _NONE) -> None:
         """Take in a batch that is in the log, whatever it says; ``seen_ms``: when it was
         appended."""
-        state = self._states.get(batch.producer_id, _UNKNOWN)
-        batches = state.batches if state.epoch == batch.epoch else ()
+        producer_id, epoch, sequence = batch.producer_id, batch.epoch, batch.sequence
+        base, last_offset, timestamp = batch.base_offset, batch.last_offset, batch.timestamp
+        state = self._states.get(producer_id, _UNKNOWN)
+        known_epoch, batches, _, coordinator_epoch, first_offset, _ = state
+        if known_epoch != epoch:
+            batches = ()
         if batch.control:
             if batch.coordinator_epoch == _NONE:
                 return  # no end of a transaction, or one that compaction has emptied
-            self._states[batch.producer_id] = ProducerState(
-                batch.epoch,
-                batches,
-                batch.timestamp,
-                batch.coordinator_epoch,
-                seen_ms=seen_ms,
+            self._states[producer_id] = ProducerState(
+                epoch, batches, timestamp, batch.coordinator_epoch, seen_ms=seen_ms
             )
             return
-        sequence, base, last_offset = batch.sequence, batch.base_offset, batch.last_offset
         last = _NONE if sequence < 0 else (sequence + last_offset - base) % SEQUENCES
-        sent = _new_sent((sequence, last, base, last_offset, batch.timestamp))
-        first_offset = state.transaction_first_offset
+        sent = _new_sent((sequence, last, base, last_offset, timestamp))
         if batch.transactional and first_offset < 0:
             first_offset = base
-        self._states[batch.producer_id] = _new_state(
-            (
-                batch.epoch,
-                (*batches[1 - _BATCHES :], sent),
-                batch.timestamp,
-                state.coordinator_epoch,
-                first_offset,
-                seen_ms,
-            )
+        batches = (*batches[1 - _BATCHES :], sent)
+        self._states[producer_id] = _new_state(
+            (epoch, batches, timestamp, coordinator_epoch, first_offset, seen_ms)
         )
 
 

@@ -453,7 +453,8 @@ def _whole_batches(
     size = len(data)
     stop = 0
     next_offset = -1
-    while size - stop >= min(_PREFIX_BYTES, end - start - stop) and stop < size:
+    # (A message of format 0 at the end of the log may have less than a prefix.)
+    while stop < size and (size - stop >= _PREFIX_BYTES or size == end - start):
         try:
             offset, last_offset, batch_size = _extent(log, data, stop, start + stop, end)
         except FormatError:

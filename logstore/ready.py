@@ -16,9 +16,8 @@ from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
 from logstore.segments.record import Record
 
 __all__ = [
-    "check_offsets",
+    "follow_on",
     "listed",
-    "new_epochs",
     "placed",
     "ready_batches",
     "refuse_keyless",
@@ -129,7 +128,7 @@ def sound_headers(data: bytes, max_bytes: int) -> list[BatchHeader] | None:
             return None
         header = header_at(data, start)
         size = header.length + LOG_OVERHEAD_BYTES
-        if header.magic != 2 or not HEADER_BYTES <= size <= min(end - start, max_bytes):
+        if header.magic != 2 or size < HEADER_BYTES or size > end - start or size > max_bytes:
             return None
         if header.base_offset < 0 or header.last_offset_delta < 0 or header.record_count < 0:
             return None
@@ -140,23 +139,24 @@ def sound_headers(data: bytes, max_bytes: int) -> list[BatchHeader] | None:
     return headers or None
 
 
-def check_offsets(headers: Iterable[BatchHeader], next_offset: int, name: str) -> None:
-    """Raise InvalidInputError unless the batches ascend from ``next_offset``, gaps allowed."""
-    for header in headers:
-        if header.base_offset < next_offset:
-            raise InvalidInputError(
-                f"{name}: a replica's batch begins at offset {header.base_offset}, where "
-                f"{next_offset} or more was expected"
-            )
-        next_offset = header.base_offset + header.last_offset_delta + 1
+def follow_on(
+    headers: Iterable[BatchHeader], next_offset: int, leader_epoch: int, name: str
+) -> list[EpochEntry]:
+    """The leader epochs other than ``leader_epoch`` that begin with a leader's batches. One that
+    goes back is the sender's business, as in Kafka.
 
-
-def new_epochs(headers: Iterable[BatchHeader], leader_epoch: int) -> list[EpochEntry]:
-    """The leader epochs other than ``leader_epoch`` that begin with these batches. One that goes
-    back is the sender's business, as in Kafka."""
+    Raises InvalidInputError unless the batches ascend from ``next_offset``, gaps allowed.
+    """
     entries = []
     for header in headers:
-        if 0 <= header.leader_epoch != leader_epoch:
-            leader_epoch = header.leader_epoch
-            entries.append(EpochEntry(leader_epoch, header.base_offset))
+        base, epoch = header.base_offset, header.leader_epoch
+        if base < next_offset:
+            raise InvalidInputError(
+                f"{name}: a replica's batch begins at offset {base}, where "
+                f"{next_offset} or more was expected"
+            )
+        next_offset = base + header.last_offset_delta + 1
+        if 0 <= epoch != leader_epoch:
+            leader_epoch = epoch
+            entries.append(EpochEntry(epoch, base))
     return entries

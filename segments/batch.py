@@ -48,9 +48,11 @@ __all__ = [
     "SealedBatch",
     "encode_batch",
     "header_at",
+    "header_fields",
     "iter_batches",
     "peek",
     "place",
+    "prefix_at",
     "seal_batch",
     "seal_parts",
     "seal_records",
@@ -244,6 +246,14 @@ def header_at(data: bytes, position: int) -> BatchHeader:
     return header
 
 
+header_fields = _HEADER.unpack_from
+"""``header_fields(data, position)``: what :func:`header_at` returns, as a plain tuple."""
+
+prefix_at = _BEFORE_CRC.unpack_from
+"""``prefix_at(data, position)``: base offset, length, leader epoch, magic and CRC of the batch at
+``position``, for whoever needs no more of its header."""
+
+
 def _parse_header(raw: bytes) -> BatchHeader:
     if len(raw) < HEADER_BYTES or raw[_MAGIC_POSITION] != 2:
         return _parse_old_header(raw)
@@ -312,7 +322,7 @@ def iter_batches(data: bytes, *, position: int = 0, path: str | None = None) -> 
                 expected=HEADER_BYTES,
                 found=end - start,
             )
-        _, size = peek(data, start)
+        size = LOG_OVERHEAD_BYTES + _OFFSET_AND_LENGTH.unpack_from(data, start)[1]
         if size > MAX_BATCH_BYTES:
             raise LimitError(
                 "a batch is too large",
@@ -329,7 +339,12 @@ def iter_batches(data: bytes, *, position: int = 0, path: str | None = None) -> 
                 expected=size,
                 found=end - start,
             )
-        yield Batch.parse(data[start : start + size], position=position + start, path=path)
+        raw = data[start : start + size]
+        try:
+            header = _parse_header(raw)
+        except FormatError as error:
+            raise error.at(path, position + start) from None
+        yield Batch(raw, header, position=position + start, path=path)
         start += size
 
 

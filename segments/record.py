@@ -365,7 +365,7 @@ def decode_records(
             rows = [(row[0], append_timestamp, *row[2:]) for row in rows]
         if ahead:
             rows = [ahead + row for row in rows]
-        made += map(_new_tuple, repeat(row_type), rows)
+        made += rows if row_type is tuple else map(_new_tuple, repeat(row_type), rows)
         left -= alone
     if position != size_of_data:
         raise FormatError(

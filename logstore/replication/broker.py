@@ -8,6 +8,7 @@ syncs. Nothing happens there any more once it is dead, and what arrives while it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from logstore.errors import LogstoreError, PoisonedError
@@ -48,6 +49,9 @@ _CHECKPOINT_US: Final = 5_000_000
 _HINT_BYTES: Final = 24
 _REMEMBERED: Final = 1000
 """How many of a producer's requests are remembered, to know copies of them."""
+
+_new_response = partial(tuple.__new__, ProduceResponse)
+"""``ProduceResponse._make`` without its Python frame."""
 
 
 class Broker:
@@ -382,10 +386,13 @@ class Broker:
     def _is_copy(self, request: ProduceRequest) -> bool:
         """Whether the network has brought a request before. Kafka's come by TCP, which drops the
         copies; one that was refused must not be taken when it comes again."""
-        taken = self._taken.setdefault(request.sender.node, set())
-        if request.correlation in taken:
+        sender, correlation = request.sender.node, request.correlation
+        taken = self._taken.get(sender)
+        if taken is None:
+            taken = self._taken[sender] = set()
+        if correlation in taken:
             return True
-        taken.add(request.correlation)
+        taken.add(correlation)
         if len(taken) > 2 * _REMEMBERED:
             newest = max(taken)
             taken.intersection_update(range(newest - _REMEMBERED, newest + 1))
@@ -404,7 +411,7 @@ class Broker:
             if error is not None:  # Kafka closes the connection, for want of an answer
                 self._reset(sender.on_disconnected, sender.node, request.correlation)
             return
-        response = ProduceResponse(request.correlation, error, base_offset, leader_epoch)
+        response = _new_response((request.correlation, error, base_offset, leader_epoch))
         self.network.send(self.node, sender.node, REQUEST_BYTES, sender.on_produced, response)
 
     def on_fetch(self, request: FetchRequest) -> None:

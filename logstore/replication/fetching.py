@@ -7,6 +7,7 @@ its place.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from logstore.errors import LogstoreError
@@ -31,6 +32,9 @@ __all__ = ["LongPoll", "refusal", "serve"]
 
 PARTITION_BYTES = 40
 """What a partition takes up in an answer, beside its batches."""
+
+_new_fetched = partial(tuple.__new__, FetchedPartition)
+"""``FetchedPartition._make`` without its Python frame."""
 
 
 class LongPoll:
@@ -74,8 +78,9 @@ def serve(broker: Broker, request: FetchRequest, *, waited: bool) -> None:
             assert isinstance(node, int)
             leader.follower_fetches(node, request.broker_epoch, wanted.offset)
         answer = _read(leader, wanted, request.max_bytes, is_follower=is_follower, bugs=bugs)
-        size += len(answer.data)
-        worth_it = worth_it or bool(answer.data) or answer.error is not None
+        if answer.data or answer.error is not None:
+            size += len(answer.data)
+            worth_it = True
         found.append(answer)
     if worth_it:
         size += REQUEST_BYTES + PARTITION_BYTES * len(found)
@@ -114,12 +119,14 @@ def _read(
             data = replica.read(offset, max_bytes=max_bytes, upto=upto).data
         except LogstoreError:
             error = STORAGE_ERROR  # damage: whoever reads gets no further than this
-    return FetchedPartition(
-        wanted.partition,
-        error,
-        wanted.leader_epoch,
-        offset,
-        replica.high_watermark,
-        data,
-        end,
+    return _new_fetched(
+        (
+            wanted.partition,
+            error,
+            wanted.leader_epoch,
+            offset,
+            replica.high_watermark,
+            data,
+            end,
+        )
     )

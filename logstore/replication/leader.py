@@ -10,6 +10,7 @@ of the two sets counts.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from logstore.errors import OutOfOrderSequenceError, ProducerFencedError
@@ -51,6 +52,10 @@ class _Waiting(NamedTuple):
     until: int
     """The offset below which everything has to be committed (``acks=all``) or safe (1)."""
     deadline_us: int
+
+
+_new_waiting = partial(tuple.__new__, _Waiting)
+"""``_Waiting._make`` without its Python frame."""
 
 
 class _Follower:
@@ -183,7 +188,7 @@ class Leader:
 
     def _wait(self, queue: deque[_Waiting], request: ProduceRequest, base: int, until: int) -> None:
         deadline_us = self._simulation.now_us + request.timeout_us
-        queue.append(_Waiting(request, base, until, deadline_us))
+        queue.append(_new_waiting((request, base, until, deadline_us)))
         if not self._timed:
             self._timed = True
             self._broker.later(request.timeout_us, self._time_out)

@@ -8,6 +8,7 @@ it is on stable storage. What lies below the *high watermark* is committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from logstore.config import LogConfig
@@ -21,6 +22,9 @@ from logstore.segments.batch import header_at, place
 from logstore.segments.checkpoint import EpochEntry
 
 __all__ = ["Host", "Replica", "end_of_epoch"]
+
+_new_appended = partial(tuple.__new__, Appended)
+"""``Appended._make`` without its Python frame."""
 
 
 class Host(Protocol):
@@ -126,17 +130,9 @@ class Replica:
 
     def _appended(self, base: int, end: int, data: bytes, *, as_leader: bool) -> None:
         self.end = end
+        now_us, node = self._simulation.now_us, self._host.node
         self._history.emit(
-            Appended(
-                self._simulation.now_us,
-                self._host.node,
-                self.name,
-                self.leader_epoch,
-                base,
-                end,
-                as_leader,
-                data,
-            )
+            _new_appended((now_us, node, self.name, self.leader_epoch, base, end, as_leader, data))
         )
         self.sync()
 

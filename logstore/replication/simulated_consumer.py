@@ -210,10 +210,11 @@ class SimulatedConsumer:
         try:
             for batch in iter_batches(answer.data):
                 batch.check_crc()
-                for record in batch.records():
-                    if record.offset >= offset:
-                        value = record.value or b""
-                        ids.append(value.partition(b" ")[0].decode())
+                ids += [
+                    (value or b"").partition(b" ")[0].decode()
+                    for at, _, _, value, _ in batch.records(row_type=tuple)
+                    if at >= offset
+                ]
                 offset = max(offset, batch.header.next_offset)
                 place.last_epoch = batch.header.leader_epoch
         except FormatError:

@@ -39,10 +39,11 @@ _CERTAIN: Final = (NOT_ENOUGH_REPLICAS, OUT_OF_ORDER_SEQUENCE_NUMBER, PRODUCER_F
 """Errors that say that a batch was not written by this request. (NOT_LEADER_OR_FOLLOWER does not: a
 leader that steps down says so of batches that wait to be committed, too.)"""
 _SEQUENCES: Final = 1 << 31
-_MORE_DIGITS: Final = 8 - len("%08d")
-"""By how much a number is longer than its place in a template."""
+# ``_make`` of what is made for each batch, without its Python frame.
 _new_record = partial(tuple.__new__, Record)
-"""``Record._make`` without its Python frame."""
+_new_sent = partial(tuple.__new__, Sent)
+_new_request = partial(tuple.__new__, ProduceRequest)
+_new_acknowledged = partial(tuple.__new__, Acknowledged)
 _SWEEP_US: Final = 100_000
 """How often a producer looks for what has taken too long."""
 
@@ -57,21 +58,22 @@ class _Batch:
         "first",
         "ids",
         "in_flight",
+        "made_ms",
         "not_before_us",
-        "records",
         "sent_us",
         "sequence",
         "tried_us",
         "uncertain",
     )
 
-    def __init__(
-        self, first: int, ids: tuple[str, ...], records: list[Record], expires_us: int
-    ) -> None:
+    def __init__(self, first: int, ids: tuple[str, ...], made_ms: int, expires_us: int) -> None:
         self.first = first
         """Its number among all that the producer sends there: what names it."""
         self.ids = ids
-        self.records = records
+        """What names its records. The records themselves are made when they are encoded: most
+        batches of a busy producer wait, and what waits is gone through by the garbage collector."""
+        self.made_ms = made_ms
+        """The timestamp of its records."""
         self.expires_us = expires_us
         self.data = b""
         """Encoded when it is sent first, and anew when its sequence changes."""
@@ -153,7 +155,9 @@ class SimulatedProducer:
         """What was sent and not answered, by the request's number."""
         # A record's value: its id, a space, and what fills it up.
         self._identity = f"{node}-%08d"
-        self._value = f"{node}-%08d ".encode().ljust(settings.record_bytes - _MORE_DIGITS, b"x")
+        self._filling = b" ".ljust(settings.record_bytes - len(self._identity % 0), b"x")
+        self._timeout_us = settings.request_timeout_ms * 1000
+        self._expiry_us = settings.delivery_timeout_ms * 1000
         self._stopped = False
         # A batch is full, or its first record has waited long enough: it has so many records then.
         within_linger = settings.linger_ms * settings.records_per_second // 1000 + 1
@@ -188,17 +192,33 @@ class SimulatedProducer:
         self._simulation.after(self._distance_us, self._make)
         lane = self._lanes[self._turn]
         self._turn = (self._turn + 1) % len(self._lanes)
-        numbers = range(self._made, self._made + self._count)
+        identity, first = self._identity, self._made
         self._made += self._count
-        identity, value = self._identity, self._value
-        ids = tuple([identity % number for number in numbers])
+        ids = tuple([identity % number for number in range(first, self._made)])
         now_us = self._simulation.now_us
-        timestamp = START_MS + now_us // 1000
-        records = [_new_record((0, timestamp, None, value % number, ())) for number in numbers]
-        expires_us = now_us + self._settings.delivery_timeout_ms * 1000
-        lane.batches.append(_Batch(lane.sent, ids, records, expires_us))
+        made_ms = START_MS + now_us // 1000
+        lane.batches.append(_Batch(lane.sent, ids, made_ms, now_us + self._expiry_us))
         lane.sent += self._count
         self._pump(lane)
+
+    def _encode(self, batch: _Batch) -> bytes:
+        timestamp, filling = batch.made_ms, self._filling
+        records = [
+            _new_record((0, timestamp, None, identity.encode() + filling, ()))
+            for identity in batch.ids
+        ]
+        crc, tail, *_ = seal_parts(
+            records,
+            Codec.NONE,
+            None,
+            timestamp,
+            None,
+            0,
+            self._producer_id,
+            batch.epoch,
+            batch.sequence,
+        )
+        return place(crc, tail, 0, -1)
 
     # Sending ----------------------------------------------------------------------------------
 
@@ -242,25 +262,15 @@ class SimulatedProducer:
     def _send(self, lane: _Lane, batch: _Batch, leader: int) -> None:
         now_us = self._simulation.now_us
         if not batch.data:
-            sealed = seal_parts(
-                batch.records,
-                Codec.NONE,
-                None,
-                batch.records[0].timestamp,
-                None,
-                0,
-                self._producer_id,
-                batch.epoch,
-                batch.sequence,
-            )
-            batch.data = place(sealed[0], sealed[1], 0, -1)
+            batch.data = self._encode(batch)
         self._correlation = correlation = self._correlation + 1
         if batch.sent_us < 0:
             batch.sent_us = now_us
-            self._history.emit(Sent(now_us, self.node, lane.name, batch.first, batch.ids))
-        timeout_us = self._settings.request_timeout_ms * 1000
-        request = ProduceRequest(correlation, self, lane.name, self._acks, timeout_us, batch.data)
-        size = REQUEST_BYTES + len(batch.data)
+            sent = _new_sent((now_us, self.node, lane.name, batch.first, batch.ids))
+            self._history.emit(sent)
+        data, timeout_us = batch.data, self._timeout_us
+        request = _new_request((correlation, self, lane.name, self._acks, timeout_us, data))
+        size = REQUEST_BYTES + len(data)
         on_produce = self._brokers[leader].on_produce
         self._network.send(self.node, leader, size, on_produce, request)
         if self._acks == 0:
@@ -303,15 +313,17 @@ class SimulatedProducer:
         else:
             lane.batches.remove(batch)
         self._history.emit(
-            Acknowledged(
-                self._simulation.now_us,
-                self.node,
-                lane.name,
-                batch.first,
-                batch.ids,
-                offset,
-                leader_epoch,
-                batch.sent_us,
+            _new_acknowledged(
+                (
+                    self._simulation.now_us,
+                    self.node,
+                    lane.name,
+                    batch.first,
+                    batch.ids,
+                    offset,
+                    leader_epoch,
+                    batch.sent_us,
+                )
             )
         )
 
@@ -369,7 +381,7 @@ class SimulatedProducer:
         """Look for what has taken too long."""
         now_us = self._simulation.now_us
         self._simulation.after(_SWEEP_US, self._sweep)
-        timeout_us = self._settings.request_timeout_ms * 1000 + _SWEEP_US
+        timeout_us = self._timeout_us + _SWEEP_US
         for correlation, (lane, batch) in list(self._under_way.items()):
             if batch.tried_us + timeout_us <= now_us:
                 del self._under_way[correlation]

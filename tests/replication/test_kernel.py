@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from logstore.replication.history import History, Started, Synced
@@ -38,6 +40,30 @@ def test_what_happens_may_ask_for_more_and_time_stops_where_it_was_told_to() -> 
     assert (times, simulation.now_us) == ([0, 10, 20], 25)
     simulation.run_until(30)
     assert times == [0, 10, 20, 30]
+
+
+def test_the_order_is_that_of_time_and_of_asking_near_and_far_and_wherever_time_stops() -> None:
+    simulation, rng = Simulation(1), random.Random(5)
+    due: list[tuple[int, int]] = []
+    happened: list[tuple[int, int]] = []
+
+    def ask() -> None:
+        time_us = simulation.now_us + rng.choice((0, 1, 7, 999, 1000, 1001, 5_000, 700_000))
+        due.append((time_us, len(due)))
+        simulation.at(time_us, happen, due[-1])
+
+    def happen(which: tuple[int, int]) -> None:
+        assert simulation.now_us == which[0]
+        happened.append(which)
+        if len(due) < 3000:
+            ask()
+            ask()
+
+    ask()
+    while simulation.now_us < 3_000_000:
+        simulation.run_until(simulation.now_us + rng.choice((1, 500, 1000, 40_000)))
+        assert len(happened) == sum(time_us <= simulation.now_us for time_us, _ in due)
+    assert happened == sorted(due)
 
 
 def test_what_is_asked_for_in_the_past_happens_now() -> None:

@@ -95,25 +95,24 @@ class Committed:
             node = source[number]
             path.append(node)
             number += 1
-            if node.producer[0] >= 0:
-                yield from self._sequence(node)
+            if node.producer[0] >= 0 and (wrong := self._sequence(node)) is not None:
+                yield wrong
         self.most_offset = max(self.most_offset, path[-1].next_offset)
 
-    def _sequence(self, node: BatchNode) -> Iterator[Wrong]:
+    def _sequence(self, node: BatchNode) -> Wrong | None:
         """What an idempotent producer sent is there once, and in the order of its sending."""
         producer, epoch, first = node.producer
         known = self._sequences.get(producer)
         count = node.next_offset - node.base_offset
         self._sequences[producer] = epoch, (first + count) & 0x7FFFFFFF
-        if known is None or epoch > known[0]:
-            return
-        if epoch < known[0] or first != known[1]:
-            what = "again" if epoch < known[0] or first < known[1] else "before what was to come"
-            yield Wrong(
-                "sequence",
-                f"the batch {node} of producer {producer} is committed {what}: sequence number "
-                f"{first} of its epoch {epoch}, expected {known[1]} of epoch {known[0]}",
-            )
+        if known is None or epoch > known[0] or (epoch == known[0] and first == known[1]):
+            return None
+        what = "again" if epoch < known[0] or first < known[1] else "before what was to come"
+        return Wrong(
+            "sequence",
+            f"the batch {node} of producer {producer} is committed {what}: sequence number "
+            f"{first} of its epoch {epoch}, expected {known[1]} of epoch {known[0]}",
+        )
 
     def _same(self, log: ReplicaLog, event: HighWatermark) -> Iterator[Wrong]:
         """What a replica believes to be committed is what is committed."""

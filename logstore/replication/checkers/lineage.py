@@ -10,13 +10,20 @@ leader had it behind: the two have diverged (Raft calls this the log matching pr
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from logstore.replication.checkers.findings import Wrong
 from logstore.replication.history import Acknowledged, Appended, Opened, Truncated
-from logstore.segments.batch import header_at
+from logstore.segments.batch import header_at, prefix_at
+from logstore.segments.header import LOG_OVERHEAD_BYTES
 
 __all__ = ["BatchNode", "Lineage", "ReplicaLog", "last_below"]
+
+_LAST = 64
+"""Most questions are about so many batches at a log's end."""
+_next_offset: Callable[[BatchNode], int] = attrgetter("next_offset")
 
 
 class BatchNode:
@@ -58,7 +65,7 @@ class BatchNode:
         self.appended_us = appended_us
         self.leader = leader
         """The broker that appended it first."""
-        self.following: list[BatchNode] = []
+        self.following: tuple[BatchNode, ...] = ()
         """What was ever appended behind it; more than one only where logs have parted."""
         self.acknowledged: Acknowledged | None = None
         """That its producer was told so."""
@@ -105,14 +112,10 @@ class ReplicaLog:
 
 def last_below(path: list[BatchNode], offset: int) -> BatchNode:
     """The last batch of a log that ends at ``offset`` or before; the root if there is none."""
-    for node in reversed(path[-8:]):  # most questions are about the last ones
-        if node.next_offset <= offset:
-            return node
-    return path[bisect_right(path, offset, key=_next_offset) - 1]
-
-
-def _next_offset(node: BatchNode) -> int:
-    return node.next_offset
+    low = max(0, len(path) - _LAST)
+    if path[low].next_offset > offset:
+        low = 0
+    return path[bisect_right(path, offset, low, key=_next_offset) - 1]
 
 
 class Lineage:
@@ -122,6 +125,8 @@ class Lineage:
         self.partition = partition
         self.root = BatchNode(0, 0, 0, crc=0, epoch=-1)
         self.logs: dict[int, ReplicaLog] = {}
+        self.led: dict[tuple[int, int], BatchNode] = {}
+        """What leaders have appended, by offset and epoch."""
 
     def log(self, broker: int) -> ReplicaLog:
         """What a broker holds of the partition."""
@@ -132,7 +137,7 @@ class Lineage:
 
     def appended(self, event: Appended) -> Wrong | None:
         """Follow an append; returns what is wrong with it."""
-        log = self.log(event.broker)
+        log = self.logs.get(event.broker) or self.log(event.broker)
         tip = log.path[-1]
         if event.base_offset != tip.next_offset:
             return Wrong(
@@ -146,45 +151,46 @@ class Lineage:
         return self._follow(log, event)
 
     def _lead(self, log: ReplicaLog, event: Appended) -> None:
-        data, position = event.data, 0
-        offset = event.base_offset
-        while position < len(data):
+        data, position, size = event.data, 0, len(event.data)
+        offset, epoch = event.base_offset, event.leader_epoch
+        tip = log.path[-1]
+        while position < size:
             header = header_at(data, position)
-            tip = log.path[-1]
             node = BatchNode(
                 tip.number + 1,
                 offset,
                 offset + header.last_offset_delta + 1,
                 crc=header.crc,
-                epoch=event.leader_epoch,
+                epoch=epoch,
                 producer=header[9:12],
                 appended_us=event.at_us,
                 leader=event.broker,
             )
-            tip.following.append(node)
+            tip.following += (node,)
             log.path.append(node)
+            self.led[offset, epoch] = tip = node
             offset = node.next_offset
-            position += header.length + 12
+            position += header.length + LOG_OVERHEAD_BYTES
 
     def _follow(self, log: ReplicaLog, event: Appended) -> Wrong | None:
-        data, position = event.data, 0
+        data, position, size = event.data, 0, len(event.data)
         wrong = None
-        while position < len(data):
-            header = header_at(data, position)
-            base, length, epoch, crc = header[0], header[1], header[2], header[4]
-            tip = log.path[-1]
+        tip = log.path[-1]
+        while position < size:
+            base, length, epoch, _, crc = prefix_at(data, position)
             for node in tip.following:
                 if node.base_offset == base and node.crc == crc and node.epoch == epoch:
                     break
             else:
-                node = self._part(tip, header, event)
+                node = self._part(tip, header_at(data, position), event)
                 wrong = Wrong(
                     "divergence",
                     f"broker {event.broker} appended the batch {node} behind {tip}, where no "
                     "leader had it",
                 )
             log.path.append(node)
-            position += length + 12
+            tip = node
+            position += length + LOG_OVERHEAD_BYTES
         return wrong
 
     def _part(self, tip: BatchNode, header: Any, event: Appended) -> BatchNode:
@@ -198,7 +204,7 @@ class Lineage:
             producer=header[9:12],
             appended_us=event.at_us,
         )
-        tip.following.append(node)
+        tip.following += (node,)
         return node
 
     def truncated(self, event: Truncated) -> list[BatchNode]:

@@ -57,7 +57,7 @@ class _Queue:
 
     def acknowledgement(self, event: QueueSettled) -> BatchNode | None:
         """The batch that an acknowledgement stands in."""
-        return self.checks.appended.get((event.log_offset, event.leader_epoch))
+        return self.checks.lineage.led.get((event.log_offset, event.leader_epoch))
 
     def is_committed(self, node: BatchNode | None) -> bool:
         """Whether a batch is committed, and was not lost."""

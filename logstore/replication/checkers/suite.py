@@ -82,16 +82,14 @@ class PartitionChecks:
         """Acknowledged batches that were not committed at the last election."""
         self.refused: list[Refused] = []
         """What producers have given up, and is surely not there."""
-        self.appended: dict[tuple[int, int], BatchNode] = {}
-        """What leaders have appended, by offset and epoch."""
 
     def place(self, event: Acknowledged) -> BatchNode | None:
         """The batch that an acknowledgement is about: the answering leader's own one, or, where it
         was asked again for what an earlier leader had appended, the one that it has there."""
-        base = event.base_offset
-        node = self.appended.get((base, event.leader_epoch))
+        node = self.lineage.led.get((event.base_offset, event.leader_epoch))
         if node is not None:
             return node
+        base = event.base_offset
         end = base + len(event.record_ids)
         leader = self.timeline.leaders.get(event.leader_epoch, -1)
         logs = [self.lineage.log(leader), *self.lineage.logs.values()]
@@ -161,19 +159,13 @@ class Checkers:
     # Replicas ---------------------------------------------------------------------------------
 
     def _appended(self, event: Appended) -> None:
-        checks = self.of(event.partition)
+        checks = self.partitions.get(event.partition) or self.of(event.partition)
         wrong = checks.lineage.appended(event)
         if wrong is not None:
             self.findings.broken(wrong.kind, event.at_us, event.partition, wrong.text)
-        if event.as_leader:
-            if checks.timeline.leaders.get(event.leader_epoch) != event.broker:
-                rightly = appended_rightly(event, checks.timeline)
-                self._tell(rightly, event.at_us, event.partition, sound=True)
-            path = checks.lineage.log(event.broker).path
-            node = path[-1]
-            while node.next_offset > event.base_offset:
-                checks.appended[node.base_offset, node.epoch] = node
-                node = path[node.number - 1]
+        if event.as_leader and checks.timeline.leaders.get(event.leader_epoch) != event.broker:
+            rightly = appended_rightly(event, checks.timeline)
+            self._tell(rightly, event.at_us, event.partition, sound=True)
 
     def _was_synced(self, event: Synced) -> None:
         log = self.of(event.partition).lineage.log(event.broker)
@@ -269,12 +261,11 @@ class Checkers:
     # Clients ----------------------------------------------------------------------------------
 
     def _acknowledged(self, event: Acknowledged) -> None:
-        checks = self.of(event.partition)
+        checks = self.partitions.get(event.partition) or self.of(event.partition)
         if event.base_offset < 0:
             checks.unplaced.append(event)
             return
         node = checks.place(event)
-        end = event.base_offset + len(event.record_ids)
         if node is None:
             self.findings.broken(
                 "acknowledged",
@@ -290,6 +281,7 @@ class Checkers:
         committed = checks.committed
         if committed.has(node):
             return
+        end = event.base_offset + len(event.record_ids)
         if checks.acks == "all" and end > committed.most_offset:
             self.findings.broken(
                 "acknowledged",
