@@ -34,6 +34,8 @@ __all__ = ["simulate"]
 
 SEEDS = 100
 """How many runs there are of each combination, if nobody says."""
+MOST_SEEDS = 1_000_000
+"""... and at most."""
 
 
 _Callback = Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...] | None]
@@ -180,7 +182,7 @@ class _Given:
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_SEEDS),
     metavar="N",
     help=f"How many runs of each combination, each with its seed.  [default: {SEEDS}; one with "
     "--trace or --keep]",
@@ -242,6 +244,7 @@ def simulate(ctx: click.Context, /, *, listed: bool, **options: Any) -> None:
         list_scenarios(as_json=given.as_json)
         return
     tried = given.combinations()
+    _check_report(given.report)
     if given.single:
         if len(tried) > 1 or len(given.all_seeds) > 1:
             raise click.UsageError(
@@ -263,6 +266,15 @@ def simulate(ctx: click.Context, /, *, listed: bool, **options: Any) -> None:
         _write_report(tried, outcomes, given)
     if any(outcome.violation_count for outcome in outcomes):
         ctx.exit(FAILED)
+
+
+def _check_report(path: str | None) -> None:
+    """A report that could not be written is noticed before hours of runs, not behind them."""
+    if path is None:
+        return
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory) or not os.access(directory, os.W_OK):
+        raise InvalidInputError(f"{path}: {directory} is no directory that can be written to")
 
 
 def _run_one(scenario: Scenario, given: _Given) -> Outcome:

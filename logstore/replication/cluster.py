@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
+from typing import Final
 
 from logstore.replication import placement
 from logstore.replication.broker import Broker
@@ -29,6 +30,9 @@ from logstore.replication.simulated_producer import SimulatedProducer
 from logstore.segments.memory_files import CrashMode
 
 __all__ = ["TOPIC", "Cluster"]
+
+_WORK_ON_US: Final = 10_000_000
+"""How long the consumers of queues go on after the end."""
 
 TOPIC = "orders"
 """The topic of every cluster."""
@@ -165,10 +169,14 @@ class Cluster:
 
     def come_to_rest(self, within_ms: int = 300_000) -> bool:
         """Heal what is not, and let the producers stop and settle what is under way, until
-        everything is at all replicas; and say whether it came to that within the time."""
+        everything is at all replicas; and say whether it came to that within the time. The
+        consumers of queues go on for a while; what they give back could keep them busy for ever.
+        """
         self.heal()
         for producer in self.producers:
             producer.stop()
+        for consumer in self.queue_consumers:
+            self.simulation.after(_WORK_ON_US, consumer.stop)
         end_us = self.simulation.now_us + within_ms * 1000
         while self.simulation.now_us < end_us:
             self.simulation.run_until(min(self.simulation.now_us + 500_000, end_us))

@@ -57,6 +57,7 @@ class Attach(NamedTuple):
     queue: str
     leader_epoch: int
     prefetch: int
+    """How many it can have at once; 0: it is about to go, and wants no more."""
 
 
 class Settle(NamedTuple):
@@ -74,13 +75,11 @@ class Settle(NamedTuple):
 class _Attached:
     """What a leader knows of a consumer."""
 
-    __slots__ = ("asked", "consumer", "held", "prefetch")
+    __slots__ = ("asked", "consumer", "prefetch")
 
     def __init__(self, consumer: QueueAttached, prefetch: int) -> None:
         self.consumer = consumer
         self.prefetch = prefetch
-        self.held = 0
-        """How many messages are leased to it."""
         self.asked = False
         """Whether a command that leases more is under way."""
 
@@ -156,6 +155,10 @@ class MirroredQueue:
         if leader is None or leader.epoch != request.leader_epoch:
             return
         node = request.consumer.node
+        if request.prefetch == 0:
+            if node in self._attached and self._append(command("detach", node)):
+                del self._attached[node]
+            return
         if node not in self._attached:
             self._attached[node] = _Attached(request.consumer, request.prefetch)
         self._lease()
@@ -174,8 +177,10 @@ class MirroredQueue:
         if not self._active:
             return
         for node, attached in list(self._attached.items()):
-            room = attached.prefetch - attached.held
-            if room > 0 and not attached.asked and self.machine.ready > 0:
+            if attached.asked or self.machine.ready == 0:
+                continue
+            room = attached.prefetch - self.machine.held(node)
+            if room > 0:
                 now_ms = self._now_ms()
                 deadline = now_ms + self._lease_ms
                 attached.asked = True  # it may be committed, and applied, before this returns
@@ -225,12 +230,9 @@ class MirroredQueue:
             return
         if record.key == b"take":
             attached.asked = False
-        elif record.key in (b"settle", b"return"):
-            attached.held -= int(words[3], 16).bit_count()
         consumer, size = attached.consumer, REQUEST_BYTES
         send, me = self._broker.network.send, self._broker.node
         if isinstance(effect, Delivery):
-            attached.held += len(effect.messages)
             send(me, consumer.node, size, consumer.on_delivery, leader.epoch, effect)
         elif isinstance(effect, Settlement):
             send(me, consumer.node, size, consumer.on_settled, leader.epoch, effect)

@@ -50,15 +50,19 @@ class QueueConsumer:
         """When the leader was last heard of."""
         self._held: dict[tuple[int, int], Delivery] = {}
         """Leases, by first offset and number."""
+        self._had: set[tuple[int, int]] = set()
+        """All leases that this leader has given it, to know copies of them that come late."""
+        self._stopped = False
         self._finder = LeaderFinder(
             simulation, network, brokers, node, max_age_us=5_000_000, changed=self._look_around
         )
         simulation.after(_AGAIN_US, self._attach_again)
 
-    @property
-    def idle(self) -> bool:
-        """Whether it holds nothing."""
-        return not self._held
+    def stop(self) -> None:
+        """Work no more, and give back what it holds."""
+        self._stopped = True
+        self._held.clear()
+        self._attach()
 
     def _look_around(self) -> None:
         """Take in who leads now; what another one has leased is over."""
@@ -66,17 +70,19 @@ class QueueConsumer:
         if hint is not None and hint != self._hint:
             self._hint = hint
             self._held.clear()
+            self._had.clear()
             self._attach()
 
     def _attach(self) -> None:
         hint = self._hint
         if hint is not None:
-            request = Attach(self, self.queue, hint.leader_epoch, self._settings.prefetch)
+            prefetch = 0 if self._stopped else self._settings.prefetch
+            request = Attach(self, self.queue, hint.leader_epoch, prefetch)
             on_attach = self._brokers[hint.leader].on_queue_attach
             self._network.send(self.node, hint.leader, REQUEST_BYTES, on_attach, request)
 
     def _attach_again(self) -> None:
-        if self._simulation.now_us - self._heard_us >= _AGAIN_US:
+        if self._stopped or self._simulation.now_us - self._heard_us >= _AGAIN_US:
             self._finder.refresh()
             self._attach()
         self._simulation.after(_AGAIN_US, self._attach_again)
@@ -87,12 +93,13 @@ class QueueConsumer:
         """Messages were leased to this consumer."""
         hint, lease = self._hint, delivery.lease
         now_us, until_us = self._simulation.now_us, lease.deadline * 1000
-        if hint is None or hint.leader_epoch != epoch or until_us <= now_us:
+        if self._stopped or hint is None or hint.leader_epoch != epoch or until_us <= now_us:
             return
         self._heard_us = now_us
         key = lease.first, lease.number
-        if key in self._held:
+        if key in self._had:
             return  # a copy
+        self._had.add(key)
         self._held[key] = delivery
         for offset, name, place in delivery.messages:
             self._history.emit(

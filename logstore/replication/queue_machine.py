@@ -78,6 +78,15 @@ class QueueMachine:
         """How many messages wait to be delivered."""
         return self.ledger.head.ready(len(self.messages))
 
+    def held(self, consumer: str) -> int:
+        """How many messages a consumer has, and is not done with."""
+        session = session_of(consumer)
+        return sum(
+            lease.open_bits.bit_count()
+            for lease in self.ledger.leases()
+            if lease.session == session
+        )
+
     def apply(self, record: Record) -> Effect | None:
         """Apply the next record; returns what is to be done about it, by the leader alone."""
         self.applied += 1

@@ -55,6 +55,22 @@ def test_the_same_seed_gives_the_same_deliveries() -> None:
     assert first == deliveries()
 
 
+def test_a_consumer_whose_leases_run_out_gets_others_and_the_end_is_reached() -> None:
+    changes = {
+        "duration_ms": 4000,
+        "queues.lease_ms": 150,
+        "queues.work_ms": 200,
+        "random_faults.per_minute": {},
+    }
+    run = Run(load_scenario("mirrored-queue").replace(changes), 1)
+    outcome = run.finish()
+    queues = outcome.queues
+    assert outcome.violations == []
+    assert queues is not None
+    assert queues.redelivered > queues.delivered > 0
+    assert (queues.acknowledged, queues.waiting) == (0, queues.confirmed)
+
+
 class Told(Story):
     """A queue's log, and what its consumers are told of it. An acknowledgement is one more record
     of the log."""

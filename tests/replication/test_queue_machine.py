@@ -37,6 +37,7 @@ def test_messages_are_leased_settled_and_given_back() -> None:
     assert take(machine, "c2").messages == ((1, "m2", 1),)
     assert take(machine, "c2").messages == ((2, "m3", 2),)
     assert machine.outstanding() == {1, 2}
+    assert (machine.held("c1"), machine.held("c2")) == (0, 2)
     assert machine.apply(command("take", "c2", 1, 0, 1000)) is None
 
 

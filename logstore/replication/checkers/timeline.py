@@ -111,9 +111,11 @@ class PartitionTimeline:
 
     def leads(self, event: Leads) -> None:
         """Whatever its leader has is what there is from now on. (Not from its election on: it may
-        die, or have died, before it leads.)"""
+        die, or have died, before it leads.) Only what has rotted does not mend by that: whatever
+        comes behind it may stay out of reach."""
         self.led = True
-        self._restore(event.broker, event.at_us)
+        if not self.has_rotted(event.broker):
+            self._restore(event.broker, event.at_us)
         self._look(event.at_us)
 
     def _restore(self, broker: int, at_us: int) -> None:
