@@ -136,10 +136,17 @@ class SinglePublisher:
         check_exchange(exchange, topology)
         check_address(routing_key)
         route = route_of(exchange, routing_key, properties, topology)
-        definitions = [topology.queues[name] for name in route]
+        confirm = Confirm(route)
+        queues = []
+        for name in route:
+            definition = topology.queues[name]
+            try:
+                queues.append((definition, self._open_queue(definition)))
+            except (UnknownQueueError, UnknownTopicError):  # it was deleted a moment ago
+                confirm = _without(confirm, name, None)
         return _Way(
-            Confirm(route),
-            [(definition, self._open_queue(definition)) for definition in definitions],
+            confirm,
+            queues,
             routing_key.encode() if routing_key else None,
             record_headers(PLAIN, exchange),
         )

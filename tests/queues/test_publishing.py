@@ -20,6 +20,7 @@ from logstore import (
     Store,
     UnknownExchangeError,
     UnknownQueueError,
+    UnknownTopicError,
     UnroutableError,
 )
 from logstore.appending import Acks
@@ -421,6 +422,21 @@ def test_a_queue_that_is_deleted_in_the_middle_of_a_publish_is_no_error(store: S
     publisher = SinglePublisher(Gone)
     for properties in (PLAIN, Properties(expiration=1000)):
         assert publisher.publish(b"x", "", "q", properties, topology, 1) == Confirm(())
+
+
+def test_a_queue_that_is_deleted_before_it_is_opened_is_no_error(store: Store) -> None:
+    def opened(definition: QueueDefinition) -> Any:
+        if definition.name == "gone":
+            raise UnknownTopicError("it was deleted")
+        return store.queues._open(definition)
+
+    for name in ("gone", "here"):
+        store.queue(name).bind("amq.fanout")
+    topology = store.queues._catalogue.topology()
+    publisher = SinglePublisher(opened)
+    for properties in (PLAIN, Properties(expiration=60_000), Properties(headers={"a": 1})):
+        confirm = publisher.publish(b"x", "amq.fanout", "", properties, topology, 1)
+        assert confirm == Confirm(("here",))
 
 
 def test_a_queue_that_another_handle_deletes_gets_nothing_more(store: Store) -> None:
