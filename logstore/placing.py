@@ -10,7 +10,7 @@ from logstore.producer_states import SentBatch, new_batch
 from logstore.ready import follow_on, placed, where
 from logstore.segments.batch import CRC_START, HEADER_BYTES, Batch, header_fields, place
 from logstore.segments.checksum import crc32c
-from logstore.segments.header import LOG_OVERHEAD_BYTES, BatchHeader
+from logstore.segments.header import CONTROL, LOG_OVERHEAD_BYTES, TRANSACTIONAL, BatchHeader
 from logstore.writer import LogWriter, batch_size
 
 __all__ = [
@@ -28,9 +28,6 @@ Sealed = tuple[int, bytes, int, int, int]
 
 Stamp = tuple[int, int, int, bool]
 """A producer's id, its epoch, the first sequence, whether there is a transaction."""
-
-_TRANSACTIONAL, _CONTROL = 0x10, 0x20
-"""Bits of a batch's attributes."""
 
 
 def stamped_parts(data: bytes, max_bytes: int) -> tuple[Sealed, Stamp] | None:
@@ -57,12 +54,12 @@ def stamped_parts(data: bytes, max_bytes: int) -> tuple[Sealed, Stamp] | None:
     ) = header_fields(data)
     if magic != 2 or length + LOG_OVERHEAD_BYTES != size or base < 0 or not 0 <= delta == count - 1:
         return None
-    if producer < 0 or epoch < 0 or first < 0 or attributes & _CONTROL:
+    if producer < 0 or epoch < 0 or first < 0 or attributes & CONTROL:
         return None
     tail = data[CRC_START:]
     if crc32c(tail) != crc:
         return None
-    stamp = (producer, epoch, first, attributes & _TRANSACTIONAL != 0)
+    stamp = (producer, epoch, first, attributes & TRANSACTIONAL != 0)
     return (crc, tail, count, timestamp, size), stamp
 
 

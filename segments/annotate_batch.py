@@ -18,6 +18,7 @@ from logstore.segments.errors import FormatError, TruncatedError, UnsupportedFor
 from logstore.segments.fields import FieldPlace, Fields
 from logstore.segments.header import (
     ATTRIBUTE_BITS,
+    DELETE_HORIZON,
     HEADER_FIELDS,
     LOG_OVERHEAD_BYTES,
     BatchHeader,
@@ -30,7 +31,6 @@ __all__ = ["annotate_batch"]
 _MAGIC_POSITION = 16
 _COVERED = next(place.position for place in HEADER_FIELDS if place.name == "attributes")
 """Where the part begins that the checksum of format 2 covers."""
-_DELETE_HORIZON = 0x40
 
 
 def annotate_batch(
@@ -160,7 +160,7 @@ def _meaning(name: str, seen: dict[str, int], start: int) -> str:
             return f"format {value}"
         case "lastOffsetDelta":
             return f"the last offset is {seen['baseOffset'] + value}"
-        case "baseTimestamp" if seen["attributes"] & _DELETE_HORIZON:
+        case "baseTimestamp" if seen["attributes"] & DELETE_HORIZON:
             return f"{time_text(value)}, the delete horizon"
         case "baseTimestamp" | "maxTimestamp":
             return time_text(value)

@@ -18,12 +18,11 @@ from logstore.segments.batch import (
     iter_batches,
 )
 from logstore.segments.checksum import crc32c, crc32c_extend
-from logstore.segments.header import HEADER_FIELDS, LOG_OVERHEAD_BYTES, BatchHeader
+from logstore.segments.header import HEADER_FIELDS, LOG_OVERHEAD_BYTES, TRANSACTIONAL, BatchHeader
 
 __all__ = ["BatchView", "iter_views"]
 
 _pack_header = HEADER_FIELDS.struct.pack
-_TRANSACTIONAL = 0x10
 
 
 class BatchView(Batch):
@@ -67,7 +66,7 @@ class BatchView(Batch):
     def written_by(self, producer_id: int, producer_epoch: int, base_sequence: int) -> BatchView:
         """The same records as this producer (-1: none) writes them, outside of a transaction."""
         header = self.header._replace(
-            attributes=self.header.attributes & ~_TRANSACTIONAL,
+            attributes=self.header.attributes & ~TRANSACTIONAL,
             producer_id=producer_id,
             producer_epoch=producer_epoch,
             base_sequence=base_sequence,

@@ -14,12 +14,11 @@ from logstore.segments import varint
 from logstore.segments.batch import HEADER_BYTES, Batch, seal_batch
 from logstore.segments.compression import MAX_DECOMPRESSED_BYTES, Codec, compress, decompress
 from logstore.segments.errors import FormatError
-from logstore.segments.header import BatchHeader, TimestampType
+from logstore.segments.header import DELETE_HORIZON, BatchHeader, TimestampType
 from logstore.segments.record_places import locate_records
 
 __all__ = ["OpenBatch", "empty_batch"]
 
-_DELETE_HORIZON = 0x40
 _CODEC = 0x07
 
 
@@ -68,7 +67,7 @@ class OpenBatch:
         else:
             data = self._rebased(kept, delete_horizon)
             base_timestamp = delete_horizon
-            attributes |= _DELETE_HORIZON
+            attributes |= DELETE_HORIZON
         codec = Codec(attributes & _CODEC)
         sealed = seal_batch(
             compress(codec, data) if codec else data,

@@ -11,8 +11,11 @@ from logstore.segments.fields import Bits, Fields
 
 __all__ = [
     "ATTRIBUTE_BITS",
+    "CONTROL",
+    "DELETE_HORIZON",
     "HEADER_FIELDS",
     "LOG_OVERHEAD_BYTES",
+    "TRANSACTIONAL",
     "BatchHeader",
     "TimestampType",
 ]
@@ -44,6 +47,9 @@ ATTRIBUTE_BITS = (
 )
 """The attributes of format v2; the other bits are 0. Format 1 has the first two, format 0 the
 first, in a byte."""
+
+TRANSACTIONAL, CONTROL, DELETE_HORIZON = 0x10, 0x20, 0x40
+"""Masks of single bits of the attributes."""
 
 LOG_OVERHEAD_BYTES = 12
 """What stands in front of the part that a batch's length counts: offset and length themselves."""
@@ -120,14 +126,14 @@ class BatchHeader(NamedTuple):
     @property
     def transactional(self) -> bool:
         """Whether the batch belongs to a transaction."""
-        return bool(self.attributes & 0x10)
+        return bool(self.attributes & TRANSACTIONAL)
 
     @property
     def control(self) -> bool:
         """Whether the batch holds control records, which consumers do not see."""
-        return bool(self.attributes & 0x20)
+        return bool(self.attributes & CONTROL)
 
     @property
     def delete_horizon(self) -> int | None:
         """When compaction may drop the batch's tombstones (milliseconds), if it has been set."""
-        return self.base_timestamp if self.attributes & 0x40 else None
+        return self.base_timestamp if self.attributes & DELETE_HORIZON else None

@@ -16,15 +16,13 @@ from logstore.fetcher import ConsumerRecord
 from logstore.replay.log_source import Part, batch_rows
 from logstore.segments.batch import Batch
 from logstore.segments.batch_views import BatchView, iter_views
+from logstore.segments.header import CONTROL, DELETE_HORIZON, TRANSACTIONAL
 
 __all__ = ["Carried", "carried", "is_plain", "stamped"]
 
 FETCH_BYTES = 2 << 20
 """About how much is read, and appended, at once: enough that what is done for each piece does not
 count, and little enough for the processor's cache."""
-_TRANSACTIONAL = 0x10
-_CONTROL = 0x20
-_DELETE_HORIZON = 0x40
 
 
 class Carried(NamedTuple):
@@ -95,7 +93,7 @@ def _can_be_carried(batch: Batch, start: int, end: int) -> bool:
     header = batch.header
     return (
         header.magic == 2
-        and not header.attributes & (_CONTROL | _DELETE_HORIZON)
+        and not header.attributes & (CONTROL | DELETE_HORIZON)
         and header.record_count == header.last_offset_delta + 1
         and header.base_offset >= start
         and header.next_offset <= end
@@ -104,7 +102,7 @@ def _can_be_carried(batch: Batch, start: int, end: int) -> bool:
 
 def is_plain(batch: Batch) -> bool:
     """Whether no producer with an id has written it, nor a transaction."""
-    return batch.header.producer_id == -1 and not batch.header.attributes & _TRANSACTIONAL
+    return batch.header.producer_id == -1 and not batch.header.attributes & TRANSACTIONAL
 
 
 def stamped(batch: Batch, producer_id: int = -1, sequence: int = -1) -> Batch:
